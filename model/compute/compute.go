@@ -1,0 +1,121 @@
+// Package compute is the closed set of operations that a backend offers, and the memory that a rank plans before its
+// first step. An operation enters with its CPU implementation, its backward and its conformance case.
+//
+// Conventions. The destination comes first. "sets" means =, "adds to" means +=. Tensors are row-major F32 unless said
+// otherwise. Operations are queued in call order and return nothing; the first failure sticks and Sync reports it.
+// Shapes that do not fit are our own bug and panic. One goroutine owns a backend. Results do not depend on the number of
+// threads.
+package compute
+
+import (
+	"github.com/splora/splora/model/sparse"
+	"github.com/splora/splora/model/tensor"
+)
+
+// Backend is one device's operations.
+type Backend interface {
+	Memory
+	Dense
+	Transformer
+	Update
+	// Name is "cpu" or "cuda:0", with what was detected, for logs: "cpu (2 threads, avx512)".
+	Name() string
+	// Sync waits for what was queued and reports the first failure.
+	Sync() error
+	Close() error
+}
+
+// Memory moves numbers.
+type Memory interface {
+	// Alloc gives n zeroed bytes, 64-byte aligned. It is called before step 0 only.
+	Alloc(n int) tensor.Mem
+	// Upload sets dst from host memory, Download sets host memory from src and waits for it.
+	Upload(dst tensor.Tensor, src []byte)
+	Download(dst []byte, src tensor.Tensor)
+	// Copy sets dst = src, converting between F32, BF16 and F16 (round to nearest even).
+	Copy(dst, src tensor.Tensor)
+	// Fill sets every element of dst [F32] to v.
+	Fill(dst tensor.Tensor, v float32)
+}
+
+// Dense is the arithmetic of matrices.
+type Dense interface {
+	// Gemm sets dst [m,n] = α·op(a)·op(b) + β·dst with op(x) = xᵀ where ta, tb say so. dst is F32; a and b are F32, BF16 or
+	// F16 and are widened, never rounded. β = 0 does not read dst.
+	Gemm(dst tensor.Tensor, alpha float32, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool, beta float32)
+	// Merge sets dst [out,in] = M ⊙ (W + s·B·A), b [out,r], a [r,in]; with absent a and b it only expands W. Pruned
+	// positions are exactly +0.
+	Merge(dst tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, s float32)
+	// Mask sets dst [out,in] = M ⊙ dst; pruned positions become exactly +0, whatever they held.
+	Mask(dst tensor.Tensor, w *sparse.Weight)
+	// AddBias adds bias [1,n] to every row of y [m,n].
+	AddBias(y, bias tensor.Tensor)
+	// Add adds x to y, elementwise.
+	Add(y, x tensor.Tensor)
+}
+
+// Act is the activation of a gated MLP.
+type Act uint8
+
+// Activations.
+const (
+	SiLU Act = iota
+)
+
+// Attn describes one attention call. Query i of row b sees key j of row b if and only if
+//
+//	doc_j = doc_i ≥ 0   and   0 ≤ pos_i − pos_j   and   (Window = 0 or pos_i − pos_j < Window)
+//
+// Keys and queries are in order: the key of query i stands at index Tk − Tq + i, and no later key is visible to it.
+// A query that sees no key gets y = 0 and lse = −inf.
+type Attn struct {
+	B, Tq, Tk, Hq, Hkv, D int
+	Scale                 float32
+	Window                int           // 0: all earlier keys
+	QPos, KPos            tensor.Tensor // I32 [B,Tq], [B,Tk]
+	QDoc, KDoc            tensor.Tensor // I32 [B,Tq], [B,Tk]; −1: padding
+}
+
+// Transformer is what a decoder block needs beside matrices. Rows of activations are N = B·T.
+type Transformer interface {
+	// Gather sets dst[i,:] = table[rows[i],:]; table is F32, BF16 or F16; rows is I32 [1,n]. A row < 0 gives zeros.
+	Gather(dst, table, rows tensor.Tensor)
+	// Scatter sets dst[rows[i],:] = src[i,:]; rows are distinct, a row < 0 is skipped.
+	Scatter(dst, src, rows tensor.Tensor)
+	// RMSNorm sets y = x·rstd ⊙ w and rstd [1,N] = 1/√(mean(x²)+eps) per row; w is F32 [1,C].
+	RMSNorm(y, rstd, x, w tensor.Tensor, eps float32)
+	// RMSNormBackward sets dx = … + β·dx (β is 0 or 1):  with g = dy ⊙ w,  dx = rstd·(g − x·rstd²·mean(g ⊙ x)).
+	RMSNormBackward(dx, dy, x, w, rstd tensor.Tensor, beta float32)
+	// Rope rotates x [N, heads·D] in place by the angles of pos I32 [1,N]: halves are paired (j, j+D/2) as Hugging Face does;
+	// cos, sin [maxPos, D/2]. sign −1 rotates back (the backward).
+	Rope(x, cos, sin, pos tensor.Tensor, heads int, sign float32)
+	// Gate sets h = act(g) ⊙ u. h may be g or u.
+	Gate(h, g, u tensor.Tensor, act Act)
+	// GateBackward sets dg = dh ⊙ u ⊙ act'(g), du = dh ⊙ act(g). dg may be g, du may be u or dh.
+	GateBackward(dg, du, dh, g, u tensor.Tensor, act Act)
+	// Attention sets y [B·Tq, Hq·D] = softmax(scale·q·kᵀ, masked)·v and lse [B·Hq, Tq]; q as y; k, v [B·Tk, Hkv·D]. No T×T
+	// matrix stands in memory.
+	Attention(y, lse, q, k, v tensor.Tensor, m Attn)
+	// AttentionBackward sets dq, dk, dv.
+	AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tensor, m Attn)
+	// CrossEntropy sets loss [1,n] = lse(logits_i) − logits_i[target_i] and logits = softmax(logits) − onehot(target) (the
+	// gradient of Σ loss), logits [n,V], target I32 [1,n], all ≥ 0. With grad false logits are left unspecified.
+	CrossEntropy(loss, logits, target tensor.Tensor, grad bool)
+}
+
+// AdamW is one step of AdamW (Loshchilov & Hutter 2019; as PyTorch writes it). Grad is Scale·g.
+type AdamW struct {
+	LR, Beta1, Beta2, Eps, WeightDecay float32
+	// Bias1 = 1 − β1^t, Bias2 = 1 − β2^t.
+	Bias1, Bias2 float32
+	// Scale multiplies the gradient: 1/Σtokens times the clip.
+	Scale float32
+}
+
+// Update is the optimizer's arithmetic over flat vectors [1,P].
+type Update interface {
+	// AdamW sets m = β1·m + (1−β1)·ĝ, v = β2·v + (1−β2)·ĝ², p = p·(1 − lr·wd) − lr·(m/Bias1)/(√(v/Bias2)+eps), ĝ = Scale·g.
+	AdamW(p, g, m, v tensor.Tensor, o AdamW)
+	// SumSquares is Σ x² in float64, in a fixed order. It waits.
+	SumSquares(x tensor.Tensor) float64
+}
