@@ -23,7 +23,9 @@ const (
 // Size is the number of bytes of one element.
 func (t DType) Size() int { return [...]int{4, 2, 2, 4, 1}[t] }
 
-func (t DType) String() string { return [...]string{"float32", "bfloat16", "float16", "int32", "uint8"}[t] }
+func (t DType) String() string {
+	return [...]string{"float32", "bfloat16", "float16", "int32", "uint8"}[t]
+}
 
 // Mem is a piece of memory: host bytes on the CPU, an address on a device. Exactly one of the two is set; the zero Mem
 // is no memory.
@@ -62,7 +64,9 @@ func New(dt DType, rows, cols int) Tensor {
 }
 
 // Absent reports whether t is the zero Tensor.
-func (t Tensor) Absent() bool { return t.Rows == 0 && t.Cols == 0 && t.Mem.Host == nil && t.Mem.Device == 0 }
+func (t Tensor) Absent() bool {
+	return t.Rows == 0 && t.Cols == 0 && t.Mem.Host == nil && t.Mem.Device == 0
+}
 
 // Len is the number of elements.
 func (t Tensor) Len() int { return t.Rows * t.Cols }
