@@ -1,0 +1,6 @@
+//go:build !unix
+
+package launch
+
+// checkModes: file modes say nothing here.
+const checkModes = false
