@@ -1,0 +1,195 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Config is a run as the user wrote it: every field is a key of the YAML file and, with dashes, a flag. Zero values are
+// not defaults here, because 0 and false are values a user can ask for; Defaults is.
+type Config struct {
+	Model    string `yaml:"model" help:"model folder: Hugging Face or packed"`
+	Data     List   `yaml:"data" help:"training files: .jsonl rows or plain text, comma-separated"`
+	Out      string `yaml:"out" help:"folder for checkpoints, metrics and the final adapter"`
+	Adapter  string `yaml:"adapter" help:"adapter folder to go on from (weights only, a new run)"`
+	Resume   string `yaml:"resume" help:"auto: from the newest checkpoint in --out if there is one; none; or a checkpoint folder"`
+	CacheDir string `yaml:"cache_dir" help:"folder of the tokenised data cache (default: the user's cache folder)"`
+
+	Method  string  `yaml:"method" help:"splora: exact masked merge, stays sparse; lora: plain LoRA, merges to a dense model"`
+	Rank    int     `yaml:"rank" help:"adapter rank r"`
+	Alpha   float64 `yaml:"alpha" help:"adapter scale numerator: s = alpha/r (with rslora alpha/sqrt(r))"`
+	RSLoRA  bool    `yaml:"rslora" help:"scale by alpha/sqrt(r)"`
+	Dropout float64 `yaml:"dropout" help:"dropout on the adapter's input (plain lora only)"`
+	Targets List    `yaml:"targets" help:"linears to adapt: all-linear, or names such as q_proj,v_proj"`
+
+	Seq           int     `yaml:"seq" help:"tokens per row, at most (0: the smaller of 2048 and the model's positions)"`
+	MicroBatch    int     `yaml:"micro_batch" help:"rows per forward and backward pass"`
+	Accum         int     `yaml:"accum" help:"micro-batches per step and rank; the alternative to --global-batch"`
+	GlobalBatch   int     `yaml:"global_batch" help:"rows per step over all ranks (0: ranks x accum x micro-batch)"`
+	MaxSteps      int     `yaml:"max_steps" help:"optimizer steps (0: as --epochs says)"`
+	Epochs        float64 `yaml:"epochs" help:"passes over the data, when --max-steps is 0"`
+	LR            float64 `yaml:"lr" help:"peak learning rate"`
+	MinLR         float64 `yaml:"min_lr" help:"learning rate at the end of the schedule"`
+	Schedule      string  `yaml:"schedule" help:"cosine, linear or constant"`
+	WarmupSteps   int     `yaml:"warmup_steps" help:"steps of linear warm-up"`
+	WarmupRatio   float64 `yaml:"warmup_ratio" help:"warm-up as a fraction of all steps, when --warmup-steps is 0"`
+	WeightDecay   float64 `yaml:"weight_decay" help:"AdamW's decoupled weight decay"`
+	Beta1         float64 `yaml:"beta1" help:"AdamW's beta 1"`
+	Beta2         float64 `yaml:"beta2" help:"AdamW's beta 2"`
+	Eps           float64 `yaml:"eps" help:"AdamW's epsilon"`
+	Clip          float64 `yaml:"clip" help:"largest global gradient norm (0: no clipping)"`
+	Packing       bool    `yaml:"packing" help:"pack several documents into a row, with a document mask"`
+	Shuffle       bool    `yaml:"shuffle" help:"shuffle the rows of each epoch"`
+	TrainOnPrompt bool    `yaml:"train_on_prompt" help:"train on prompts, too, not on responses alone"`
+	TooLong       string  `yaml:"too_long" help:"rows longer than --seq: truncate, split or error"`
+	Seed          uint64  `yaml:"seed" help:"seed of adapters, order and dropout"`
+
+	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
+	Memory    string `yaml:"memory" help:"reuse: merge each layer into the one reused weight slot"`
+	DType     string `yaml:"dtype" help:"compute type: float32"`
+	Threads   int    `yaml:"threads" help:"CPU threads of this rank (0: all it may use)"`
+
+	EvalData      List   `yaml:"eval_data" help:"held-out files, as --data"`
+	EvalEvery     int    `yaml:"eval_every" help:"steps between evaluations (0: at the end only)"`
+	SaveEvery     int    `yaml:"save_every" help:"steps between checkpoints (0: at the end only)"`
+	KeepLast      int    `yaml:"keep_last" help:"checkpoints kept (0: all)"`
+	KeepBest      bool   `yaml:"keep_best" help:"keep the checkpoint with the lowest evaluation loss in OUT/best"`
+	Patience      int    `yaml:"patience" help:"stop after so many evaluations without a better loss (0: never)"`
+	ChecksumEvery int    `yaml:"checksum_every" help:"steps between checks that all ranks hold the same bits (0: never)"`
+	LogEvery      int    `yaml:"log_every" help:"steps between progress lines"`
+	LogFormat     string `yaml:"log_format" help:"text or json"`
+	JoinTimeout   int    `yaml:"join_timeout" help:"seconds to wait for the other ranks"`
+}
+
+// Defaults is a run's settings before the file and the flags.
+func Defaults() Config {
+	return Config{
+		Resume: "auto", Method: "splora", Rank: 16, Alpha: 32, Targets: List{"all-linear"},
+		MicroBatch: 1, Accum: 1, Epochs: 1, LR: 1e-3, Schedule: "cosine",
+		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Clip: 1, Shuffle: true, TooLong: "truncate",
+		Recompute: "block", Memory: "reuse", DType: "float32",
+		KeepLast: 2, ChecksumEvery: 100, LogEvery: 1, LogFormat: "text", JoinTimeout: 600,
+	}
+}
+
+// List is a list of strings; in YAML a sequence or one comma-separated string, as a flag the latter.
+type List []string
+
+// UnmarshalYAML accepts a sequence of strings or one comma-separated string.
+func (l *List) UnmarshalYAML(b []byte) error {
+	var many []string
+	if yaml.Unmarshal(b, &many) == nil {
+		*l = many
+		return nil
+	}
+	var one string
+	if err := yaml.Unmarshal(b, &one); err != nil {
+		return err
+	}
+	return l.Set(one)
+}
+
+// Set replaces the list by the parts of s.
+func (l *List) Set(s string) error {
+	*l = nil
+	for p := range strings.SplitSeq(s, ",") {
+		if p = strings.TrimSpace(p); p != "" {
+			*l = append(*l, p)
+		}
+	}
+	return nil
+}
+
+func (l *List) String() string { return strings.Join(*l, ",") }
+
+// Type names the value in help texts.
+func (l *List) Type() string { return "list" }
+
+// ReadYAML lays the file's keys over c. Unknown and mistyped keys are errors with line and column.
+func (c *Config) ReadYAML(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("train: configuration: %w", err)
+	}
+	if len(strings.TrimSpace(string(b))) == 0 {
+		return nil
+	}
+	if err := yaml.UnmarshalWithOptions(b, c, yaml.Strict()); err != nil {
+		return fmt.Errorf("train: configuration %s: %s", path, yaml.FormatError(err, false, true))
+	}
+	return nil
+}
+
+// YAML is the configuration as a file that ReadYAML reads.
+func (c *Config) YAML() []byte {
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		panic("train: configuration does not marshal: " + err.Error())
+	}
+	return b
+}
+
+// Validate reports the first setting that cannot be, by its flag.
+func (c *Config) Validate() error {
+	for _, e := range []struct {
+		bad bool
+		msg string
+	}{
+		{c.Model == "", "--model is missing: a Hugging Face or packed folder"},
+		{len(c.Data) == 0, "--data is missing: a .jsonl or text file"},
+		{c.Out == "", "--out is missing: a folder for checkpoints and the adapter"},
+		{!slices.Contains([]string{"splora", "lora"}, c.Method), fmt.Sprintf("--method %q: splora or lora", c.Method)},
+		{c.Rank < 1, fmt.Sprintf("--rank %d: at least 1", c.Rank)},
+		{!(c.Alpha > 0), fmt.Sprintf("--alpha %v: greater than 0", c.Alpha)},
+		{!(c.Dropout >= 0 && c.Dropout < 1), fmt.Sprintf("--dropout %v: in [0, 1)", c.Dropout)},
+		{c.Dropout > 0 && c.Method == "splora", "--dropout needs --method lora: the masked merge has no separate adapter path whose input could be dropped"},
+		{len(c.Targets) == 0, "--targets is empty: all-linear, or names such as q_proj,v_proj"},
+		{c.Seq < 0 || c.Seq == 1, fmt.Sprintf("--seq %d: at least 2", c.Seq)},
+		{c.MicroBatch < 1, fmt.Sprintf("--micro-batch %d: at least 1", c.MicroBatch)},
+		{c.Accum < 1, fmt.Sprintf("--accum %d: at least 1", c.Accum)},
+		{c.GlobalBatch < 0, fmt.Sprintf("--global-batch %d: at least 1", c.GlobalBatch)},
+		{c.GlobalBatch > 0 && c.Accum > 1, "--accum and --global-batch say the same thing twice: give one"},
+		{c.MaxSteps < 0, fmt.Sprintf("--max-steps %d: at least 1", c.MaxSteps)},
+		{c.MaxSteps == 0 && !(c.Epochs > 0), fmt.Sprintf("--epochs %v: greater than 0", c.Epochs)},
+		{!(c.LR > 0), fmt.Sprintf("--lr %v: greater than 0", c.LR)},
+		{!(c.MinLR >= 0 && c.MinLR <= c.LR), fmt.Sprintf("--min-lr %v: between 0 and --lr", c.MinLR)},
+		{!slices.Contains([]string{"cosine", "linear", "constant"}, c.Schedule), fmt.Sprintf("--schedule %q: cosine, linear or constant", c.Schedule)},
+		{c.WarmupSteps < 0, fmt.Sprintf("--warmup-steps %d: at least 0", c.WarmupSteps)},
+		{!(c.WarmupRatio >= 0 && c.WarmupRatio < 1), fmt.Sprintf("--warmup-ratio %v: in [0, 1)", c.WarmupRatio)},
+		{c.WarmupSteps > 0 && c.WarmupRatio > 0, "--warmup-steps and --warmup-ratio say the same thing twice: give one"},
+		{!(c.WeightDecay >= 0), fmt.Sprintf("--weight-decay %v: at least 0", c.WeightDecay)},
+		{!(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1), "--beta1, --beta2: in [0, 1)"},
+		{!(c.Eps > 0), fmt.Sprintf("--eps %v: greater than 0", c.Eps)},
+		{!(c.Clip >= 0), fmt.Sprintf("--clip %v: at least 0", c.Clip)},
+		{!slices.Contains([]string{"truncate", "split", "error"}, c.TooLong), fmt.Sprintf("--too-long %q: truncate, split or error", c.TooLong)},
+		{!slices.Contains([]string{"block", "none"}, c.Recompute), fmt.Sprintf("--recompute %q: block or none", c.Recompute)},
+		{c.Memory != "reuse", fmt.Sprintf("--memory %q: this backend has reuse", c.Memory)},
+		{c.DType != "float32", fmt.Sprintf("--dtype %q: this backend computes in float32 (the base keeps the type it is stored in)", c.DType)},
+		{c.Threads < 0, fmt.Sprintf("--threads %d: at least 0", c.Threads)},
+		{min(c.EvalEvery, c.SaveEvery, c.KeepLast, c.Patience, c.ChecksumEvery) < 0, "--eval-every, --save-every, --keep-last, --patience, --checksum-every: at least 0"},
+		{(c.KeepBest || c.Patience > 0 || c.EvalEvery > 0) && len(c.EvalData) == 0, "--eval-every, --keep-best and --patience need --eval-data"},
+		{c.Patience > 0 && c.EvalEvery == 0, "--patience needs --eval-every"},
+		{c.LogEvery < 1, fmt.Sprintf("--log-every %d: at least 1", c.LogEvery)},
+		{!slices.Contains([]string{"text", "json"}, c.LogFormat), fmt.Sprintf("--log-format %q: text or json", c.LogFormat)},
+		{c.JoinTimeout < 1, fmt.Sprintf("--join-timeout %d: at least 1", c.JoinTimeout)},
+	} {
+		if e.bad {
+			return fmt.Errorf("train: %w", usageError{errors.New(e.msg)})
+		}
+	}
+	return nil
+}
+
+// usageError marks what the user wrote wrongly: exit code 2.
+type usageError struct{ error }
+
+// IsUsage reports whether err is a wrong setting rather than a failed run.
+func IsUsage(err error) bool {
+	var u usageError
+	return errors.As(err, &u)
+}

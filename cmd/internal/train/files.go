@@ -1,0 +1,118 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+const aside = ".aside-" // prefix of what is being written; a run that finds one left over removes it
+
+// publishDir makes dir whole or not at all: fill writes into a folder aside, every file is made durable, and one rename
+// puts it in place. An older dir of the same name is replaced.
+func publishDir(dir string, fill func(tmp string) error) (err error) {
+	parent, base := filepath.Split(filepath.Clean(dir))
+	tmp := filepath.Join(parent, aside+base)
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
+		return explain(err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(tmp)
+			err = explain(err)
+		}
+	}()
+	if err := fill(tmp); err != nil {
+		return err
+	}
+	if err := syncTree(tmp); err != nil {
+		return err
+	}
+	old := filepath.Join(parent, aside+"old-"+base)
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	if err := syncPath(filepath.Clean(parent)); err != nil {
+		return err
+	}
+	return os.RemoveAll(old)
+}
+
+// publishFile replaces path by content, atomically and durably.
+func publishFile(path string, content []byte) (err error) {
+	tmp := filepath.Join(filepath.Dir(path), aside+filepath.Base(path))
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+			err = explain(err)
+		}
+	}()
+	if err := os.WriteFile(tmp, content, 0o644); err != nil {
+		return err
+	}
+	if err := syncPath(tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(path))
+}
+
+// removeLeftovers deletes what an interrupted publication left in dir.
+func removeLeftovers(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), aside) {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return err
+}
+
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return syncPath(path)
+	})
+}
+
+func syncPath(path string) error {
+	if path == "" {
+		path = "."
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// explain adds what to do to an error of the file system.
+func explain(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w: the disk is full; what was published before is untouched: free some space and run the same command again", err)
+	}
+	return err
+}
