@@ -8,6 +8,7 @@
 package lora
 
 import (
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
@@ -30,4 +31,85 @@ type Linear struct {
 	Scale  float32
 	// A [r,in], B [out,r] and their gradients are windows into the flat vectors of Adapters; absent: frozen only.
 	A, B, DA, DB tensor.Tensor
+}
+
+// Adapted reports whether the layer has an adapter.
+func (l *Linear) Adapted() bool { return !l.A.Absent() }
+
+func (l *Linear) plain() bool { return l.Adapted() && l.Method == LoRA }
+
+// merged leases the slot for W̃, or for W where the adapter has a path of its own or there is none.
+func (l *Linear) merged(dev compute.Device) tensor.Tensor {
+	w := dev.Weight.Lease(l.Name, l.W.Out, l.W.In)
+	if l.Adapted() && l.Method == SPLoRA {
+		dev.Merge(w, l.W, l.B, l.A, l.Scale)
+	} else {
+		dev.Merge(w, l.W, tensor.Tensor{}, tensor.Tensor{}, 0)
+	}
+	return w
+}
+
+// Forward sets y = x·W̃ᵀ + bias + β·y. β is 0 or 1.
+func (l *Linear) Forward(dev compute.Device, y, x tensor.Tensor, beta float32) {
+	w := l.merged(dev)
+	dev.Gemm(y, 1, x, false, w, true, beta)
+	dev.Weight.Return(w)
+	if l.plain() {
+		l.addPath(dev, y, x)
+	}
+	if !l.Bias.Absent() {
+		dev.AddBias(y, l.Bias)
+	}
+}
+
+// addPath adds s·(x·Aᵀ)·Bᵀ to y.
+func (l *Linear) addPath(dev compute.Device, y, x tensor.Tensor) {
+	mark := dev.Acts.Mark()
+	t := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
+	dev.Gemm(t, 1, x, false, l.A, true, 0)
+	dev.Gemm(y, l.Scale, t, false, l.B, true, 1)
+	dev.Acts.Reset(mark)
+}
+
+// Backward sets dx = dy·W̃ + β·dx, unless dx is absent, and adds to DA and DB, unless they are.
+func (l *Linear) Backward(dev compute.Device, dx, dy, x tensor.Tensor, beta float32) {
+	if !dx.Absent() {
+		w := l.merged(dev)
+		dev.Gemm(dx, 1, dy, false, w, false, beta)
+		dev.Weight.Return(w)
+	}
+	switch {
+	case l.plain():
+		l.pathBackward(dev, dx, dy, x)
+	case !l.DA.Absent():
+		l.maskedGradient(dev, dy, x)
+	}
+}
+
+// maskedGradient forms G = M ⊙ (dyᵀ·x) in the slot, and adds DA += s·Bᵀ·G, DB += s·G·Aᵀ.
+func (l *Linear) maskedGradient(dev compute.Device, dy, x tensor.Tensor) {
+	g := dev.Weight.Lease(l.Name, l.W.Out, l.W.In)
+	dev.Gemm(g, 1, dy, true, x, false, 0)
+	dev.Mask(g, l.W)
+	dev.Gemm(l.DA, l.Scale, l.B, true, g, false, 1)
+	dev.Gemm(l.DB, l.Scale, g, false, l.A, true, 1)
+	dev.Weight.Return(g)
+}
+
+// pathBackward differentiates s·(x·Aᵀ)·Bᵀ: with u = dy·B,  dx += s·u·A,  DA += s·uᵀ·x,  DB += s·dyᵀ·(x·Aᵀ).
+func (l *Linear) pathBackward(dev compute.Device, dx, dy, x tensor.Tensor) {
+	mark := dev.Acts.Mark()
+	defer dev.Acts.Reset(mark)
+	u := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
+	dev.Gemm(u, 1, dy, false, l.B, false, 0)
+	if !dx.Absent() {
+		dev.Gemm(dx, l.Scale, u, false, l.A, false, 1)
+	}
+	if l.DA.Absent() {
+		return
+	}
+	t := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
+	dev.Gemm(t, 1, x, false, l.A, true, 0)
+	dev.Gemm(l.DA, l.Scale, u, true, x, false, 1)
+	dev.Gemm(l.DB, l.Scale, dy, true, t, false, 1)
 }
