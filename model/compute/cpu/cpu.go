@@ -1,0 +1,89 @@
+// Package cpu is the specification of every operation, and the default backend.
+//
+// One idea carries it: an operation is a task over independent rows (or tiles), cut into pieces whose size depends on the
+// shapes alone; threads take pieces, never parts of a sum. So the result is the same bits for any number of threads.
+//
+// Each operation stands here as the plain loop of its formula. Where time is spent (package gemm's tiles, exp, norms,
+// the merge) a vector kernel may replace the loop; Config.ISA "go" keeps the loops, as the twin that the kernels are tested
+// against.
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/tensor"
+)
+
+// Config of a CPU backend.
+type Config struct {
+	// Threads is the number of threads; 0 means runtime.GOMAXPROCS(0).
+	Threads int
+}
+
+// Backend computes on the host. One goroutine owns it.
+type Backend struct {
+	pool  *pool
+	tasks tasks
+	gemm  gemmBuffers
+	sums  []float64
+}
+
+var _ compute.Backend = (*Backend)(nil)
+
+// tasks holds the arguments of the operation that runs, so that starting one allocates nothing.
+type tasks struct {
+	fill     fillTask
+	copyTask copyTask
+	pack     packTask
+	tiles    tileTask
+	merge    mergeTask
+	mask     maskTask
+	bias     biasTask
+	add      addTask
+	gather   gatherTask
+	scatter  scatterTask
+	norm     normTask
+	normBack normBackTask
+	rope     ropeTask
+	gate     gateTask
+	gateBack gateBackTask
+	attn     attnTask
+	attnBack attnBackTask
+	loss     lossTask
+	adam     adamTask
+	squares  squaresTask
+}
+
+// New starts the workers of a backend; Close ends them.
+func New(c Config) *Backend {
+	if c.Threads == 0 {
+		c.Threads = runtime.GOMAXPROCS(0)
+	}
+	if c.Threads < 0 {
+		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
+	}
+	return &Backend{pool: newPool(c.Threads)}
+}
+
+// Name says what was detected: "cpu (2 threads, go)".
+func (b *Backend) Name() string { return fmt.Sprintf("cpu (%d threads, go)", b.pool.threads()) }
+
+// Sync has nothing to wait for: operations return when they are done, and none can fail.
+func (b *Backend) Sync() error { return nil }
+
+// Close ends the workers. The backend must not be used afterwards.
+func (b *Backend) Close() error {
+	b.pool.close()
+	return nil
+}
+
+// Alloc gives n zeroed bytes, 64-byte aligned.
+func (b *Backend) Alloc(n int) tensor.Mem {
+	const align = 64
+	raw := make([]byte, n+align)
+	skip := int(-uintptr(unsafe.Pointer(&raw[0])) & (align - 1))
+	return tensor.Mem{Host: raw[skip : skip+n : skip+n]}
+}

@@ -1,0 +1,165 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/splora/splora/model/tensor"
+)
+
+// Blocks of a product: KC inner elements are packed at a time (a panel of op(b) stays in the first cache), MC rows and NC
+// columns of op(a) and op(b) at most; a piece of work is about blockM × blockN of dst.
+const (
+	blockK = 256
+	maxM   = 4096
+	maxN   = 2048
+	blockM = 144
+	blockN = 512
+)
+
+// kernel is a micro-kernel: tile sets c [mr,nr] = α·Σ_k a[k,:]ᵀ·b[k,:] + β·c over k < kc; a and b are packed panels, rows of
+// c are ldc apart. β = 0 does not read c.
+type kernel struct {
+	name   string
+	mr, nr int
+	tile   func(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+}
+
+// gemmBuffers are the packed operands; they grow to what the largest product needs and stay.
+type gemmBuffers struct{ a, b []float32 }
+
+// side is op(a) or op(b)ᵀ: rows × k elements, packed in panels of `width` rows.
+type side struct {
+	t     tensor.Tensor
+	along bool // element (row, k) stands at t[k, row]
+	rows  int
+	width int
+}
+
+func (s side) panels() int { return (s.rows + s.width - 1) / s.width }
+
+// Gemm sets dst [m,n] = α·op(a)·op(b) + β·dst. The sum over k is taken in order within a block of blockK, and the blocks are added in
+// order, whatever the number of threads.
+func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
+	m, n, k := gemmShape(dst, am, ta, bm, tb)
+	if m == 0 || n == 0 {
+		return
+	}
+	if k == 0 {
+		scaleBy(dst.Float32(), beta)
+		return
+	}
+	kern := goKernel
+	grow(&b.gemm.a, roundUp(min(m, maxM), kern.mr)*min(k, blockK))
+	grow(&b.gemm.b, roundUp(min(n, maxN), kern.nr)*min(k, blockK))
+	left := side{t: am, along: ta, rows: m, width: kern.mr}
+	right := side{t: bm, along: !tb, rows: n, width: kern.nr}
+	for j := 0; j < n; j += maxN {
+		for i := 0; i < m; i += maxM {
+			b.gemmBlock(kern, dst, alpha, beta, left, right, i, j, k)
+		}
+	}
+}
+
+// gemmBlock computes the block of dst that begins at (i, j).
+func (b *Backend) gemmBlock(kern *kernel, dst tensor.Tensor, alpha, beta float32, left, right side, i, j, k int) {
+	m, n := min(maxM, left.rows-i), min(maxN, right.rows-j)
+	for k0 := 0; k0 < k; k0 += blockK {
+		kc := min(blockK, k-k0)
+		b.tasks.pack = packTask{left, right, i, j, m, n, k0, kc, b.gemm.a, b.gemm.b}
+		b.pool.run(&b.tasks.pack, b.tasks.pack.count(), grain((m+n)*kc/b.tasks.pack.count()))
+		t := tileTask{kern: kern, a: b.gemm.a, b: b.gemm.b, c: dst.Float32()[i*dst.Cols+j:], ldc: dst.Cols,
+			m: m, n: n, kc: kc, alpha: alpha, beta: beta}
+		if k0 > 0 {
+			t.beta = 1
+		}
+		b.tasks.tiles = t
+		b.pool.run(&b.tasks.tiles, t.pieces(), grain(blockM*min(n, blockN)*kc/8))
+	}
+}
+
+func gemmShape(dst, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool) (m, n, k int) {
+	m, k = a.Rows, a.Cols
+	if ta {
+		m, k = k, m
+	}
+	kb, n := b.Rows, b.Cols
+	if tb {
+		kb, n = n, kb
+	}
+	if k != kb {
+		panic(fmt.Sprintf("cpu: gemm: inner sizes %d and %d of %s (transposed %v) and %s (transposed %v)", k, kb, a, ta, b, tb))
+	}
+	wantFloat("gemm", "a", a, a.Rows, a.Cols)
+	wantFloat("gemm", "b", b, b.Rows, b.Cols)
+	want("gemm", "dst", dst, tensor.F32, m, n)
+	return m, n, k
+}
+
+func scaleBy(x []float32, beta float32) {
+	if beta == 0 {
+		clear(x)
+		return
+	}
+	scale(x, beta)
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+func grow(buf *[]float32, n int) {
+	if len(*buf) < n {
+		*buf = make([]float32, n)
+	}
+}
+
+// tileTask multiplies packed panels into dst, in pieces of about blockM × blockN.
+type tileTask struct {
+	kern        *kernel
+	a, b, c     []float32
+	ldc         int
+	m, n, kc    int
+	alpha, beta float32
+}
+
+// grid is the size of a piece in panels, and the number of pieces along a row of pieces.
+func (t *tileTask) grid() (pm, pn, across int) {
+	pm, pn = max(1, blockM/t.kern.mr), max(1, blockN/t.kern.nr)
+	return pm, pn, (t.n + pn*t.kern.nr - 1) / (pn * t.kern.nr)
+}
+
+func (t *tileTask) pieces() int {
+	pm, _, across := t.grid()
+	return (t.m + pm*t.kern.mr - 1) / (pm * t.kern.mr) * across
+}
+
+func (t *tileTask) do(w *worker, i, j int) {
+	pm, pn, across := t.grid()
+	mr, nr := t.kern.mr, t.kern.nr
+	for ; i < j; i++ {
+		i0, j0 := i/across*pm*mr, i%across*pn*nr
+		i1, j1 := min(i0+pm*mr, t.m), min(j0+pn*nr, t.n)
+		for jr := j0; jr < j1; jr += nr {
+			for ir := i0; ir < i1; ir += mr {
+				t.tile(w, ir, jr)
+			}
+		}
+	}
+}
+
+// tile computes the tile at (i, j); one that hangs over the edge goes by way of scratch.
+func (t *tileTask) tile(w *worker, i, j int) {
+	mr, nr := t.kern.mr, t.kern.nr
+	a, b, c := &t.a[i*t.kc], &t.b[j*t.kc], t.c[i*t.ldc+j:]
+	if i+mr <= t.m && j+nr <= t.n {
+		t.kern.tile(t.kc, a, b, &c[0], t.ldc, t.alpha, t.beta)
+		return
+	}
+	rows, cols := min(mr, t.m-i), min(nr, t.n-j)
+	edge := w.scratch(mr * nr)
+	for r := 0; t.beta != 0 && r < rows; r++ {
+		copy(edge[r*nr:r*nr+cols], c[r*t.ldc:])
+	}
+	t.kern.tile(t.kc, a, b, &edge[0], nr, t.alpha, t.beta)
+	for r := range rows {
+		copy(c[r*t.ldc:r*t.ldc+cols], edge[r*nr:])
+	}
+}
