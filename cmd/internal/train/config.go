@@ -11,7 +11,8 @@ import (
 )
 
 // Config is a run as the user wrote it: every field is a key of the YAML file and, with dashes, a flag. Zero values are
-// not defaults here, because 0 and false are values a user can ask for; Defaults is.
+// not defaults here, because 0 and false are values a user can ask for; Defaults is. Keys tagged resume:"same" must not
+// change when a run is resumed.
 type Config struct {
 	Model    string `yaml:"model" help:"model folder: Hugging Face or packed"`
 	Data     List   `yaml:"data" help:"training files: .jsonl rows or plain text, comma-separated"`
@@ -20,38 +21,38 @@ type Config struct {
 	Resume   string `yaml:"resume" help:"auto: from the newest checkpoint in --out if there is one; none; or a checkpoint folder"`
 	CacheDir string `yaml:"cache_dir" help:"folder of the tokenised data cache (default: the user's cache folder)"`
 
-	Method  string  `yaml:"method" help:"splora: exact masked merge, stays sparse; lora: plain LoRA, merges to a dense model"`
-	Rank    int     `yaml:"rank" help:"adapter rank r"`
-	Alpha   float64 `yaml:"alpha" help:"adapter scale numerator: s = alpha/r (with rslora alpha/sqrt(r))"`
-	RSLoRA  bool    `yaml:"rslora" help:"scale by alpha/sqrt(r)"`
-	Dropout float64 `yaml:"dropout" help:"dropout on the adapter's input (plain lora only)"`
-	Targets List    `yaml:"targets" help:"linears to adapt: all-linear, or names such as q_proj,v_proj"`
+	Method  string  `yaml:"method" resume:"same" help:"splora: exact masked merge, stays sparse; lora: plain LoRA, merges to a dense model"`
+	Rank    int     `yaml:"rank" resume:"same" help:"adapter rank r"`
+	Alpha   float64 `yaml:"alpha" resume:"same" help:"adapter scale numerator: s = alpha/r (with rslora alpha/sqrt(r))"`
+	RSLoRA  bool    `yaml:"rslora" resume:"same" help:"scale by alpha/sqrt(r)"`
+	Dropout float64 `yaml:"dropout" resume:"same" help:"dropout on the adapter's input (plain lora only)"`
+	Targets List    `yaml:"targets" resume:"same" help:"linears to adapt: all-linear, or names such as q_proj,v_proj"`
 
-	Seq           int     `yaml:"seq" help:"tokens per row, at most (0: the smaller of 2048 and the model's positions)"`
+	Seq           int     `yaml:"seq" resume:"same" help:"tokens per row, at most (0: the smaller of 2048 and the model's positions)"`
 	MicroBatch    int     `yaml:"micro_batch" help:"rows per forward and backward pass"`
 	Accum         int     `yaml:"accum" help:"micro-batches per step and rank; the alternative to --global-batch"`
 	GlobalBatch   int     `yaml:"global_batch" help:"rows per step over all ranks (0: ranks x accum x micro-batch)"`
 	MaxSteps      int     `yaml:"max_steps" help:"optimizer steps (0: as --epochs says)"`
 	Epochs        float64 `yaml:"epochs" help:"passes over the data, when --max-steps is 0"`
-	LR            float64 `yaml:"lr" help:"peak learning rate"`
-	MinLR         float64 `yaml:"min_lr" help:"learning rate at the end of the schedule"`
-	Schedule      string  `yaml:"schedule" help:"cosine, linear or constant"`
-	WarmupSteps   int     `yaml:"warmup_steps" help:"steps of linear warm-up"`
-	WarmupRatio   float64 `yaml:"warmup_ratio" help:"warm-up as a fraction of all steps, when --warmup-steps is 0"`
-	WeightDecay   float64 `yaml:"weight_decay" help:"AdamW's decoupled weight decay"`
-	Beta1         float64 `yaml:"beta1" help:"AdamW's beta 1"`
-	Beta2         float64 `yaml:"beta2" help:"AdamW's beta 2"`
-	Eps           float64 `yaml:"eps" help:"AdamW's epsilon"`
-	Clip          float64 `yaml:"clip" help:"largest global gradient norm (0: no clipping)"`
-	Packing       bool    `yaml:"packing" help:"pack several documents into a row, with a document mask"`
-	Shuffle       bool    `yaml:"shuffle" help:"shuffle the rows of each epoch"`
-	TrainOnPrompt bool    `yaml:"train_on_prompt" help:"train on prompts, too, not on responses alone"`
-	TooLong       string  `yaml:"too_long" help:"rows longer than --seq: truncate, split or error"`
-	Seed          uint64  `yaml:"seed" help:"seed of adapters, order and dropout"`
+	LR            float64 `yaml:"lr" resume:"same" help:"peak learning rate"`
+	MinLR         float64 `yaml:"min_lr" resume:"same" help:"learning rate at the end of the schedule"`
+	Schedule      string  `yaml:"schedule" resume:"same" help:"cosine, linear or constant"`
+	WarmupSteps   int     `yaml:"warmup_steps" resume:"same" help:"steps of linear warm-up"`
+	WarmupRatio   float64 `yaml:"warmup_ratio" resume:"same" help:"warm-up as a fraction of all steps, when --warmup-steps is 0"`
+	WeightDecay   float64 `yaml:"weight_decay" resume:"same" help:"AdamW's decoupled weight decay"`
+	Beta1         float64 `yaml:"beta1" resume:"same" help:"AdamW's beta 1"`
+	Beta2         float64 `yaml:"beta2" resume:"same" help:"AdamW's beta 2"`
+	Eps           float64 `yaml:"eps" resume:"same" help:"AdamW's epsilon"`
+	Clip          float64 `yaml:"clip" resume:"same" help:"largest global gradient norm (0: no clipping)"`
+	Packing       bool    `yaml:"packing" resume:"same" help:"pack several documents into a row, with a document mask"`
+	Shuffle       bool    `yaml:"shuffle" resume:"same" help:"shuffle the rows of each epoch"`
+	TrainOnPrompt bool    `yaml:"train_on_prompt" resume:"same" help:"train on prompts, too, not on responses alone"`
+	TooLong       string  `yaml:"too_long" resume:"same" help:"rows longer than --seq: truncate, split or error"`
+	Seed          uint64  `yaml:"seed" resume:"same" help:"seed of adapters, order and dropout"`
 
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
 	Memory    string `yaml:"memory" help:"reuse: merge each layer into the one reused weight slot"`
-	DType     string `yaml:"dtype" help:"compute type: float32"`
+	DType     string `yaml:"dtype" resume:"same" help:"compute type: float32"`
 	Threads   int    `yaml:"threads" help:"CPU threads of this rank (0: all it may use)"`
 
 	EvalData      List   `yaml:"eval_data" help:"held-out files, as --data"`
@@ -61,7 +62,7 @@ type Config struct {
 	KeepBest      bool   `yaml:"keep_best" help:"keep the checkpoint with the lowest evaluation loss in OUT/best"`
 	Patience      int    `yaml:"patience" help:"stop after so many evaluations without a better loss (0: never)"`
 	ChecksumEvery int    `yaml:"checksum_every" help:"steps between checks that all ranks hold the same bits (0: never)"`
-	LogEvery      int    `yaml:"log_every" help:"steps between progress lines"`
+	LogEvery      int    `yaml:"log_every" help:"steps between progress lines (0: a line a second)"`
 	LogFormat     string `yaml:"log_format" help:"text or json"`
 	JoinTimeout   int    `yaml:"join_timeout" help:"seconds to wait for the other ranks"`
 }
@@ -73,7 +74,7 @@ func Defaults() Config {
 		MicroBatch: 1, Accum: 1, Epochs: 1, LR: 1e-3, Schedule: "cosine",
 		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Clip: 1, Shuffle: true, TooLong: "truncate",
 		Recompute: "block", Memory: "reuse", DType: "float32",
-		KeepLast: 2, ChecksumEvery: 100, LogEvery: 1, LogFormat: "text", JoinTimeout: 600,
+		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", JoinTimeout: 600,
 	}
 }
 
@@ -174,7 +175,7 @@ func (c *Config) Validate() error {
 		{min(c.EvalEvery, c.SaveEvery, c.KeepLast, c.Patience, c.ChecksumEvery) < 0, "--eval-every, --save-every, --keep-last, --patience, --checksum-every: at least 0"},
 		{(c.KeepBest || c.Patience > 0 || c.EvalEvery > 0) && len(c.EvalData) == 0, "--eval-every, --keep-best and --patience need --eval-data"},
 		{c.Patience > 0 && c.EvalEvery == 0, "--patience needs --eval-every"},
-		{c.LogEvery < 1, fmt.Sprintf("--log-every %d: at least 1", c.LogEvery)},
+		{c.LogEvery < 0, fmt.Sprintf("--log-every %d: at least 0", c.LogEvery)},
 		{!slices.Contains([]string{"text", "json"}, c.LogFormat), fmt.Sprintf("--log-format %q: text or json", c.LogFormat)},
 		{c.JoinTimeout < 1, fmt.Sprintf("--join-timeout %d: at least 1", c.JoinTimeout)},
 	} {

@@ -1,0 +1,219 @@
+package train
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A checkpoint is a folder OUT/checkpoint-N:
+//
+//	adapter_model.safetensors, adapter_config.json   the adapters, as PEFT names them
+//	optimizer.safetensors                            AdamW's m and v, one tensor per A and B
+//	config.yaml                                      the run's configuration
+//	state.json                                       State; written last, with the sha256 of the other files
+//
+// It is written aside, made durable, renamed, and only then named in OUT/latest. Everything random is a function of
+// (seed, step, row), and the data position is Step·GlobalBatch, so there is no generator state to save beside them.
+const (
+	stateFile     = "state.json"
+	optimizerFile = "optimizer.safetensors"
+	configFile    = "config.yaml"
+	latestFile    = "latest"
+	stateFormat   = 1
+)
+
+// State is where a run stands after Step steps.
+type State struct {
+	Format      int               `json:"format"`
+	Step        int               `json:"step"`
+	TotalSteps  int               `json:"total_steps"`
+	GlobalBatch int               `json:"global_batch"`
+	Row         int64             `json:"row"` // of the concatenated epochs: the first one not yet trained
+	Tokens      int64             `json:"tokens"`
+	World       int               `json:"world"`
+	Best        *float64          `json:"best_eval_loss,omitempty"`
+	BestStep    int               `json:"best_step,omitempty"`
+	SinceBest   int               `json:"evaluations_since_best,omitempty"`
+	Model       string            `json:"model"` // identity of the base model's content
+	Data        string            `json:"data"`  // identity of the rows
+	Settings    map[string]string `json:"settings"`
+	Files       map[string]string `json:"files"` // sha256 of the other files
+}
+
+// settings are the values that a resumed run must share with the one that it goes on from, by their keys.
+func (c *Config) settings() map[string]string {
+	out := map[string]string{}
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Tag.Get("resume") == "same" {
+			out[f.Tag.Get("yaml")] = fmt.Sprint(v.Field(i).Interface())
+		}
+	}
+	return out
+}
+
+// mayFollow reports why a run cannot go on from s, by the name of what differs.
+func (s *State) mayFollow(now State, schedule string) error {
+	switch {
+	case s.Model != now.Model:
+		return errors.New("it was trained on another model (the folder's content differs); give that --model, or --resume none and another --out")
+	case s.Data != now.Data:
+		return errors.New("it was trained on other rows (--data, the tokenizer or how rows are cut differ); give the same, or --resume none and another --out")
+	case s.GlobalBatch != now.GlobalBatch:
+		return fmt.Errorf("--global-batch was %d and now is %d: the order of the rows would change; give --global-batch %d", s.GlobalBatch, now.GlobalBatch, s.GlobalBatch)
+	}
+	keys := make([]string, 0, len(now.Settings))
+	for k := range now.Settings {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		if was, is := s.Settings[k], now.Settings[k]; was != is {
+			return fmt.Errorf("--%s was %s and now is %s: that would be another run; give the old value, or --resume none and another --out", strings.ReplaceAll(k, "_", "-"), was, is)
+		}
+	}
+	if s.TotalSteps != now.TotalSteps && schedule != "constant" {
+		return fmt.Errorf("the run had %d steps and now has %d: the %s schedule would change; give --max-steps %d, or --schedule constant from the start", s.TotalSteps, now.TotalSteps, schedule, s.TotalSteps)
+	}
+	return nil
+}
+
+// write makes the state file of a checkpoint folder whose other files are complete.
+func (s State) write(dir string) error {
+	s.Format, s.Files = stateFormat, map[string]string{}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if s.Files[e.Name()], err = sha256File(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
+}
+
+// readState reads a checkpoint folder's state and checks that every file is as it was written.
+func readState(dir string) (State, error) {
+	var s State
+	b, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		return s, fmt.Errorf("checkpoint %s: %w", dir, err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("checkpoint %s: %s: %w", dir, stateFile, err)
+	}
+	if s.Format != stateFormat {
+		return s, fmt.Errorf("checkpoint %s: format %d, this program reads %d", dir, s.Format, stateFormat)
+	}
+	for name, want := range s.Files {
+		got, err := sha256File(filepath.Join(dir, name))
+		if err != nil {
+			return s, fmt.Errorf("checkpoint %s: %w", dir, err)
+		}
+		if got != want {
+			return s, fmt.Errorf("checkpoint %s: %s is damaged: its sha256 is not the one written in %s", dir, name, stateFile)
+		}
+	}
+	return s, nil
+}
+
+func sha256File(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// checkpoints are the steps of the checkpoint folders in out, ascending.
+func checkpoints(out string) ([]int, error) {
+	list, err := os.ReadDir(out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var steps []int
+	for _, e := range list {
+		if n, ok := strings.CutPrefix(e.Name(), "checkpoint-"); ok && e.IsDir() {
+			if step, err := strconv.Atoi(n); err == nil && step >= 0 {
+				steps = append(steps, step)
+			}
+		}
+	}
+	slices.Sort(steps)
+	return steps, nil
+}
+
+func checkpointDir(out string, step int) string {
+	return filepath.Join(out, fmt.Sprintf("checkpoint-%d", step))
+}
+
+// findCheckpoint gives the folder to resume from, "" for a fresh start. With "auto" it is the newest whole one: each one
+// that stands under its name is complete, so a damaged one is skipped with a warning.
+func findCheckpoint(resume, out string, warn func(string)) (string, State, error) {
+	switch resume {
+	case "none":
+		return "", State{}, nil
+	case "auto", "":
+	default:
+		s, err := readState(resume)
+		return resume, s, err
+	}
+	steps, err := checkpoints(out)
+	if err != nil {
+		return "", State{}, err
+	}
+	for _, step := range slices.Backward(steps) {
+		dir := checkpointDir(out, step)
+		s, err := readState(dir)
+		if err == nil {
+			return dir, s, nil
+		}
+		warn(err.Error() + "; trying the one before")
+	}
+	if len(steps) > 0 {
+		return "", State{}, fmt.Errorf("none of the %d checkpoints in %s is whole; --resume none and another --out begin anew", len(steps), out)
+	}
+	return "", State{}, nil
+}
+
+// dropOld removes all but the newest keep checkpoints; the one just published is never among the removed.
+func dropOld(out string, keep int) error {
+	steps, err := checkpoints(out)
+	if err != nil || keep == 0 {
+		return err
+	}
+	for _, step := range steps[:max(0, len(steps)-keep)] {
+		dir := checkpointDir(out, step)
+		// Renamed first: a checkpoint that stands under its name is always whole.
+		gone := filepath.Join(out, aside+filepath.Base(dir))
+		if err := os.Rename(dir, gone); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(gone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
