@@ -37,3 +37,62 @@ func (w *Weight) Words() int { return (w.In + 63) / 64 }
 
 // Blocks is the number of Starts entries of one row.
 func (w *Weight) Blocks() int { return (w.In + Block - 1) / Block }
+
+// NNZ is the number of kept weights.
+func (w *Weight) NNZ() int { return w.Values.Len() }
+
+// Density is the kept fraction.
+func (w *Weight) Density() float64 { return float64(w.NNZ()) / float64(max(1, w.Out*w.In)) }
+
+// Bytes is the memory of the packed form: values, bits and starts.
+func (w *Weight) Bytes() int {
+	if w.Dense() {
+		return w.Values.Bytes()
+	}
+	n := w.Values.Bytes() + w.Out*w.Words()*8
+	if !w.Computed() {
+		n += (w.Out*w.Blocks() + 1) * 4
+	}
+	return n
+}
+
+// Computed reports whether Start needs no Starts: dense, and n:m whose M divides Block and In.
+func (w *Weight) Computed() bool {
+	return w.Dense() || !w.Pattern.Unstructured() && Block%w.Pattern.M == 0 && w.In%w.Pattern.M == 0
+}
+
+// Start is the index in Values of the first kept weight of row i at or after input k·Block; k may be Blocks(), the row's end.
+func (w *Weight) Start(i, k int) int {
+	switch {
+	case w.Dense():
+		return i*w.In + min(k*Block, w.In)
+	case w.Computed():
+		return (i*w.In + min(k*Block, w.In)) / w.Pattern.M * w.Pattern.N
+	}
+	return int(view[uint32](w.Starts)[i*w.Blocks()+k])
+}
+
+// Row is the range of Values that row i keeps.
+func (w *Weight) Row(i int) (start, end int) { return w.Start(i, 0), w.Start(i+1, 0) }
+
+// RowBits is the mask of row i, Words() words; nil when dense.
+func (w *Weight) RowBits(i int) []uint64 {
+	if w.Dense() {
+		return nil
+	}
+	n := w.Words()
+	return view[uint64](w.Bits)[i*n : (i+1)*n]
+}
+
+// Mask is all rows' bits; nil when dense. It is the weight's memory.
+func (w *Weight) Mask() []uint64 {
+	if w.Dense() {
+		return nil
+	}
+	return view[uint64](w.Bits)
+}
+
+// Kept reports whether M_ij = 1.
+func (w *Weight) Kept(i, j int) bool {
+	return w.Dense() || w.RowBits(i)[j/64]>>(j%64)&1 == 1
+}
