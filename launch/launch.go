@@ -3,12 +3,213 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
 )
+
+// noProgress attempts that reach no further step end a crash loop.
+const noProgress = 3
 
 // Run starts the ranks, watches them, restarts them, and returns when none is left. Its error is nil when all
 // ranks ended with 0, ErrStopped when they stopped on a signal with a checkpoint, a *Failure when a rank
 // failed, and otherwise says what is wrong with c. Report.ExitCode is what the launcher should exit with. A
 // cancelled ctx stops the ranks: SIGTERM, after Grace SIGKILL.
 func Run(ctx context.Context, c Config) (Report, error) {
-	return Report{}, errors.New("launch: Run comes with the next commit")
+	c, err := c.validate()
+	if err == nil {
+		c.Program, err = findProgram(c.Program)
+	}
+	if err != nil {
+		return Report{ExitCode: ExitUsage, Reason: err.Error()}, err
+	}
+	l, err := newLauncher(ctx, c)
+	if err != nil {
+		return Report{ExitCode: ExitFailed, Reason: err.Error()}, err
+	}
+	defer l.close()
+	l.attempts()
+	return l.conclude()
+}
+
+func findProgram(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("launch: program: %w", err)
+	}
+	return filepath.Abs(path)
+}
+
+// launcher is one Run.
+type launcher struct {
+	Config
+	ctx      context.Context
+	dir      string // of this launcher's files
+	scratch  string // removed at the end; empty when there is a LogDir
+	fork     *forker
+	cpus     [][]int
+	sigs     <-chan os.Signal
+	unsub    func()
+	out, err *sink
+	report   Report
+
+	stopped os.Signal // the first signal that was forwarded: no restart any more
+	why     string    // why there was no further attempt
+}
+
+func newLauncher(ctx context.Context, c Config) (*launcher, error) {
+	l := &launcher{Config: c, ctx: ctx, sigs: c.Signals, unsub: func() {}, out: &sink{w: c.Stdout}, err: &sink{w: c.Stderr}}
+	if c.Stderr == c.Stdout {
+		l.err = l.out
+	}
+	if err := l.makeDir(); err != nil {
+		return nil, err
+	}
+	if err := adopt(); err != nil {
+		c.Logger.Warn("orphans of ranks will not be found", zap.Error(err))
+	}
+	if l.sigs == nil {
+		l.sigs, l.unsub = subscribe()
+	}
+	l.fork = newForker()
+	l.cpus = c.affinity()
+	host, _ := os.Hostname()
+	l.report = Report{Job: c.Job, Host: host, NodeRank: c.NodeRank, Program: c.Program, Args: c.Args, Start: time.Now()}
+	return l, nil
+}
+
+// makeDir makes the directory of this launcher's files: LogDir, or below it one per node and task of a job
+// that has several, or a temporary one.
+func (l *launcher) makeDir() (err error) {
+	if l.LogDir == "" {
+		l.scratch, err = os.MkdirTemp("", "splora-launch-")
+		l.dir = l.scratch
+	} else {
+		l.dir = filepath.Join(l.LogDir, l.nodeDir())
+		if l.dir, err = filepath.Abs(l.dir); err == nil {
+			err = os.MkdirAll(l.dir, 0o755)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("launch: log directory: %w", err)
+	}
+	return nil
+}
+
+func (c Config) nodeDir() string {
+	if !c.shared() {
+		return ""
+	}
+	name := fmt.Sprintf("node-%d", c.NodeRank)
+	if c.NodeRank < 0 {
+		host, _ := os.Hostname()
+		name = "node-" + host
+	}
+	if c.LocalSize > c.NProc {
+		name += fmt.Sprintf("-task-%d", c.LocalBase)
+	}
+	return name
+}
+
+func (l *launcher) close() {
+	l.unsub()
+	l.fork.close()
+	if l.scratch != "" {
+		os.RemoveAll(l.scratch)
+	}
+}
+
+// attempts runs attempt after attempt until one needs no other.
+func (l *launcher) attempts() {
+	best, stale := -2, 0
+	for n := 1; ; n++ {
+		a := l.attempt(n)
+		l.report.Attempts = append(l.report.Attempts, a)
+		if a.First == nil {
+			return
+		}
+		if stale++; a.Step > best {
+			best, stale = a.Step, 1
+		}
+		if l.why = l.giveUp(a, stale); l.why != "" {
+			return
+		}
+		pause := min(l.Pause<<min(n-1, 10), max(30*time.Second, l.Pause))
+		l.Logger.Warn("restart", zap.Error(a.First), zap.Int("attempt", n+1), zap.Int("of", l.MaxRestarts+1), zap.Duration("pause", pause))
+		if l.why = l.rest(pause); l.why != "" {
+			return
+		}
+	}
+}
+
+// giveUp says why there is no attempt after a; empty: there is.
+func (l *launcher) giveUp(a Attempt, stale int) string {
+	switch {
+	case l.ctx.Err() != nil:
+		return "cancelled"
+	case l.stopped != nil:
+		return fmt.Sprintf("not restarted after %v", l.stopped)
+	case usage(a.First):
+		return "not restarted: wrong usage or configuration"
+	case l.MaxRestarts == 0:
+		return "no restarts asked for"
+	case a.Number > l.MaxRestarts:
+		return fmt.Sprintf("attempt %d of %d", a.Number, l.MaxRestarts+1)
+	case stale >= noProgress && a.Step >= 0:
+		return fmt.Sprintf("no progress: %d attempts did not get past step %d", stale, a.Step)
+	case stale >= noProgress:
+		return fmt.Sprintf("no progress: %d attempts did not get to a step", stale)
+	}
+	return ""
+}
+
+// rest waits before a restart; the result says what ended the waiting early.
+func (l *launcher) rest(d time.Duration) string {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			return ""
+		case <-l.ctx.Done():
+			return "cancelled"
+		case s := <-l.sigs:
+			if forwarded(s) {
+				return fmt.Sprintf("not restarted after %v", s)
+			}
+		}
+	}
+}
+
+// conclude fills in the report, publishes it, and gives Run's result.
+func (l *launcher) conclude() (Report, error) {
+	r := &l.report
+	last := r.Attempts[len(r.Attempts)-1]
+	r.End, r.First = time.Now(), last.First
+	var err error
+	switch {
+	case r.First != nil:
+		err = r.First
+		r.ExitCode, r.Reason = ExitFailed, fmt.Sprintf("%v (%s)", err, l.why)
+		if usage(r.First) {
+			r.ExitCode = ExitUsage
+		}
+	case last.stopped():
+		err = ErrStopped
+		r.ExitCode, r.Reason = ExitStopped, "stopped on a signal, checkpoint published"
+	default:
+		r.Reason = "done"
+	}
+	if werr := l.publish(); werr != nil {
+		l.Logger.Error("exit report not written", zap.Error(werr))
+		err = errors.Join(err, werr)
+		if r.ExitCode == ExitDone {
+			r.ExitCode = ExitFailed
+		}
+	}
+	return *r, err
 }

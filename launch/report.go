@@ -1,8 +1,11 @@
 package launch
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -55,6 +58,8 @@ type Failure struct {
 	Step   int      `json:"step"`             // −1 = not reported
 	Reason string   `json:"reason"`           // the rank's own error, or what its exit code or signal says
 	Stderr []string `json:"stderr,omitempty"` // its last lines
+
+	crash bool // a Go panic or a crash of the runtime
 }
 
 // Error is one line: which rank, where, how, why.
@@ -84,4 +89,28 @@ func (f *Failure) how() string {
 		return f.Signal
 	}
 	return fmt.Sprintf("exit code %d", f.Code)
+}
+
+// failed tells an exit that is neither done nor stopped.
+func (e Exit) failed() bool { return e.Code != ExitDone && e.Code != ExitStopped }
+
+// stopped tells whether a rank of an attempt without failures stopped on a signal.
+func (a Attempt) stopped() bool {
+	return slices.ContainsFunc(a.Ranks, func(e Exit) bool { return e.Code == ExitStopped })
+}
+
+// usage: the rank's exit code says that trying again is of no use. Go's panics end with that code, too, and
+// are told apart by what they print.
+func usage(f *Failure) bool { return f.Code == ExitUsage && !f.crash }
+
+// publish writes exit-report.json if there is a LogDir.
+func (l *launcher) publish() error {
+	if l.LogDir == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(l.report, "", "  ")
+	if err != nil {
+		return fmt.Errorf("launch: exit report: %w", err)
+	}
+	return writeAtomic(filepath.Join(l.dir, "exit-report.json"), append(b, '\n'), true)
 }
