@@ -105,8 +105,8 @@ func (l *launcher) contract(i, attempt, port int) Contract {
 		c.GossipPort = port
 	}
 	switch {
-	case l.LocalSize > l.NProc:
-		c.Rank = l.RankBase + i
+	case l.World > 0:
+		c.Rank, c.WorldMin, c.WorldMax = l.RankBase+i, l.World, l.World
 	case l.NodeRank >= 0:
 		c.Rank = l.NodeRank*l.NProc + i
 	}

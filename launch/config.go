@@ -31,7 +31,8 @@ type Config struct {
 	NodeRank  int // this node's number; −1 = unknown; ignored on a single node
 	LocalBase int // number of this launcher's first rank on its node, when a node has several launchers (Slurm tasks)
 	LocalSize int // ranks on this node; default NProc; more only with LocalBase
-	RankBase  int // wished global rank of the first rank, with LocalSize > NProc; otherwise NodeRank·NProc
+	RankBase  int // wished global rank of the first rank, with World > 0; otherwise NodeRank·NProc
+	World     int // ranks of the whole job, when each has its own launcher (Slurm tasks); default nodes × LocalSize
 
 	Join       []string // host:port of other nodes' gossip ports; needed on all nodes but the first
 	GossipPort int      // port of local rank 0; default: a free one on a single node, else Join's, else 7946; −1 = a free one
@@ -95,7 +96,7 @@ func (c Config) validate() (Config, error) {
 }
 
 // shared tells that other launchers take part in the job, so that nothing may be invented here.
-func (c Config) shared() bool { return c.MaxNodes > 1 || c.LocalSize > c.NProc }
+func (c Config) shared() bool { return c.MaxNodes > 1 || c.World > 0 }
 
 func (c Config) check() error {
 	switch {
@@ -107,11 +108,15 @@ func (c Config) check() error {
 		return fmt.Errorf("node rank %d is not below the %d nodes", c.NodeRank, c.MaxNodes)
 	case c.LocalBase < 0 || c.LocalBase+c.NProc > c.LocalSize:
 		return fmt.Errorf("local ranks %d…%d do not fit a local size of %d", c.LocalBase, c.LocalBase+c.NProc-1, c.LocalSize)
-	case c.LocalSize > c.NProc && c.MaxRestarts > 0:
+	case c.World > 0 && c.MaxRestarts > 0:
 		return errors.New("several launchers per node cannot restart together: start one task per node, or set max restarts to 0")
+	case c.LocalSize > c.NProc && c.World == 0:
+		return errors.New("a local size above the launcher's own ranks needs the world's size")
+	case c.World > 0 && c.RankBase+c.NProc > c.World:
+		return fmt.Errorf("ranks %d…%d do not fit a world of %d", c.RankBase, c.RankBase+c.NProc-1, c.World)
 	case c.MaxRestarts < 0 || c.Threads < 0:
 		return errors.New("max restarts and threads must not be negative")
-	case c.GossipPort < -1 || c.GossipPort > 65535:
+	case c.GossipPort < -1 || c.GossipPort > 65535 || c.GossipPort < 0 && c.LocalBase > 0:
 		return fmt.Errorf("gossip port %d is not a port", c.GossipPort)
 	case c.Job != "" && !regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`).MatchString(c.Job):
 		return fmt.Errorf("job id %q may have up to 128 letters, digits, '.', '_' and '-'", c.Job)

@@ -109,7 +109,7 @@ func (c Config) nodeDir() string {
 		host, _ := os.Hostname()
 		name = "node-" + host
 	}
-	if c.LocalSize > c.NProc {
+	if c.World > 0 {
 		name += fmt.Sprintf("-task-%d", c.LocalBase)
 	}
 	return name

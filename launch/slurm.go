@@ -16,6 +16,7 @@ type Slurm struct {
 	ProcID    int // of this task among those of the step
 	LocalID   int // of this task among those of its node
 	LocalSize int // tasks of this node
+	Tasks     int // of all nodes
 	JobNumber int
 }
 
@@ -38,7 +39,7 @@ func FromSlurm(getenv func(string) string) (Slurm, bool, error) {
 		Hosts:     hosts,
 		NodeRank:  r.slurm("SLURM_NODEID", len(hosts)-1),
 		ProcID:    r.slurm("SLURM_PROCID", 1<<30),
-		JobNumber: r.slurm("SLURM_JOB_ID", 1<<32-1),
+		JobNumber: r.slurm("SLURM_JOB_ID", 1<<31-1),
 	}
 	s.Job = fmt.Sprintf("%d.%s", s.JobNumber, step)
 	tasks, err := tasksPerNode(getenv("SLURM_STEP_TASKS_PER_NODE"))
@@ -50,6 +51,9 @@ func FromSlurm(getenv func(string) string) (Slurm, bool, error) {
 		return Slurm{}, true, r.err
 	}
 	s.LocalSize = tasks[s.NodeRank]
+	for _, n := range tasks {
+		s.Tasks += n
+	}
 	s.LocalID = r.slurm("SLURM_LOCALID", s.LocalSize-1)
 	return s, true, r.err
 }
@@ -103,18 +107,25 @@ func (s Slurm) Seeds() []string {
 	return seeds
 }
 
-// Place fills in what c leaves open: nodes, node rank, seeds, port and job, and with several tasks per node
+// Place fills in what c leaves open: nodes, node rank (−1), seeds, port and job, and with several tasks per node
 // the ranks.
 func (s Slurm) Place(c *Config) error {
-	if s.LocalSize > 1 {
+	if s.Tasks > len(s.Hosts) {
 		if c.NProc > 1 {
 			return fmt.Errorf("launch: %d ranks in each of the %d Slurm tasks of this node: use one task per node, or one rank per task",
 				c.NProc, s.LocalSize)
 		}
-		c.LocalBase, c.LocalSize, c.RankBase = s.LocalID, s.LocalSize, s.ProcID
+		if c.MinNodes != 0 && (c.MinNodes != len(s.Hosts) || c.MaxNodes != len(s.Hosts)) {
+			return fmt.Errorf("launch: %d:%d nodes, but the Slurm step has several tasks per node on %d: leave the number of nodes to Slurm",
+				c.MinNodes, c.MaxNodes, len(s.Hosts))
+		}
+		c.LocalBase, c.LocalSize, c.RankBase, c.World = s.LocalID, s.LocalSize, s.ProcID, s.Tasks
 	}
 	if c.MinNodes == 0 {
-		c.MinNodes, c.MaxNodes, c.NodeRank = len(s.Hosts), len(s.Hosts), s.NodeRank
+		c.MinNodes, c.MaxNodes = len(s.Hosts), len(s.Hosts)
+	}
+	if c.NodeRank < 0 {
+		c.NodeRank = s.NodeRank
 	}
 	setDefault(&c.Job, s.Job)
 	if len(s.Hosts) > 1 || s.LocalSize > 1 {

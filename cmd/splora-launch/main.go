@@ -1,0 +1,81 @@
+// Command splora-launch starts the ranks of `splora train` on this node, by hand or under Slurm, and starts
+// them again when one fails. What it does is package launch; this is flags → launch.Config.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/splora/splora/launch"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// run is main without the process around it; it gives the exit code.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	code := launch.ExitUsage // until the ranks are started every error is one of usage
+	f := flags{getenv: getenv}
+	cmd := &cobra.Command{
+		Use:               "splora-launch [flags] -- train [flags of splora train]",
+		Short:             "Start the ranks of splora train on this node, watch them, restart them",
+		Long:              long,
+		Example:           example,
+		Args:              cobra.ArbitraryArgs,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := f.config(cmd, args)
+			if err != nil {
+				return err
+			}
+			c.Stdout, c.Stderr, c.Logger = stdout, stderr, logger(stderr, f.verbose)
+			report, err := launch.Run(ctx, c)
+			code = report.ExitCode
+			return err
+		},
+	}
+	f.register(cmd)
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	return exit(cmd.Execute(), code, f.logDir, stderr)
+}
+
+// exit says in one line how it ended.
+func exit(err error, code int, logDir string, stderr io.Writer) int {
+	var failure *launch.Failure
+	switch {
+	case err == nil:
+		return launch.ExitDone
+	case errors.Is(err, launch.ErrStopped):
+		fmt.Fprintln(stderr, "splora-launch: stopped on a signal with a checkpoint published: run again to go on")
+	case errors.As(err, &failure) && logDir != "":
+		fmt.Fprintf(stderr, "splora-launch: %v (logs and exit-report.json below %s)\n", err, logDir)
+	default:
+		fmt.Fprintf(stderr, "splora-launch: %v\n", err)
+	}
+	return code
+}
+
+// logger writes the launcher's own events to stderr: warnings, and with verbose all of them.
+func logger(stderr io.Writer, verbose bool) *zap.Logger {
+	level := zapcore.WarnLevel
+	if verbose {
+		level = zapcore.InfoLevel
+	}
+	enc := zap.NewDevelopmentEncoderConfig()
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	enc.CallerKey, enc.StacktraceKey = "", ""
+	core := zapcore.NewCore(zapcore.NewConsoleEncoder(enc), zapcore.Lock(zapcore.AddSync(stderr)), level)
+	return zap.New(core).Named("splora-launch")
+}
