@@ -1,0 +1,111 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strconv"
+)
+
+// config is what tokenizer_config.json, special_tokens_map.json and generation_config.json say about tokens.
+type config struct {
+	BOS          specialToken          `json:"bos_token"`
+	EOS          specialToken          `json:"eos_token"`
+	Pad          specialToken          `json:"pad_token"`
+	Unk          specialToken          `json:"unk_token"`
+	ChatTemplate chatTemplate          `json:"chat_template"`
+	Added        map[string]addedToken `json:"added_tokens_decoder"`
+	BOSID        firstID               `json:"bos_token_id"`
+	EOSID        firstID               `json:"eos_token_id"`
+	PadID        firstID               `json:"pad_token_id"`
+}
+
+func parseConfig(data []byte) (*config, error) {
+	c := new(config)
+	if len(data) == 0 {
+		return c, nil
+	}
+	return c, json.Unmarshal(data, c)
+}
+
+// fill takes from o what c does not say.
+func (c *config) fill(o *config) {
+	for _, p := range [][2]*specialToken{{&c.BOS, &o.BOS}, {&c.EOS, &o.EOS}, {&c.Pad, &o.Pad}, {&c.Unk, &o.Unk}} {
+		if *p[0] == "" {
+			*p[0] = *p[1]
+		}
+	}
+	for _, p := range [][2]*firstID{{&c.BOSID, &o.BOSID}, {&c.EOSID, &o.EOSID}, {&c.PadID, &o.PadID}} {
+		if !p[0].ok {
+			*p[0] = *p[1]
+		}
+	}
+}
+
+// addedTokens are the tokens of added_tokens_decoder in the order of their ids.
+func (c *config) addedTokens() ([]addedToken, error) {
+	var out []addedToken
+	for key, a := range c.Added {
+		id, err := strconv.ParseUint(key, 10, 31)
+		if err != nil {
+			return nil, fmt.Errorf("added_tokens_decoder: the key %q is no id", key)
+		}
+		a.ID = int32(id)
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })
+	return out, nil
+}
+
+// specialToken is "<s>" or {"content": "<s>", …} or null.
+type specialToken string
+
+func (t *specialToken) UnmarshalJSON(data []byte) error {
+	var o struct{ Content string }
+	if data[0] == '{' {
+		err := json.Unmarshal(data, &o)
+		*t = specialToken(o.Content)
+		return err
+	}
+	return json.Unmarshal(data, (*string)(t))
+}
+
+// chatTemplate is a string, or a list of named ones, of which "default" counts, or the only one.
+type chatTemplate string
+
+func (t *chatTemplate) UnmarshalJSON(data []byte) error {
+	if data[0] != '[' {
+		return json.Unmarshal(data, (*string)(t))
+	}
+	var named []struct{ Name, Template string }
+	if err := json.Unmarshal(data, &named); err != nil {
+		return err
+	}
+	for _, n := range named {
+		if n.Name == "default" || len(named) == 1 {
+			*t = chatTemplate(n.Template)
+		}
+	}
+	return nil
+}
+
+// firstID is an id or the first of a list of ids.
+type firstID struct {
+	id int32
+	ok bool
+}
+
+func (f *firstID) UnmarshalJSON(data []byte) error {
+	var ids []int32
+	switch {
+	case string(data) == "null":
+		return nil
+	case data[0] != '[':
+		data = []byte("[" + string(data) + "]")
+	}
+	err := json.Unmarshal(data, &ids)
+	if len(ids) > 0 {
+		f.id, f.ok = ids[0], true
+	}
+	return err
+}
