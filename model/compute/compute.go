@@ -106,7 +106,7 @@ type Transformer interface {
 // AdamW is one step of AdamW (Loshchilov & Hutter 2019; as PyTorch writes it). Grad is Scale·g.
 type AdamW struct {
 	LR, Beta1, Beta2, Eps, WeightDecay float32
-	// Bias1 = 1 − β1^t, Bias2 = 1 − β2^t.
+	// Bias1 = 1 − β1^t, Bias2 = 1 − β2^t, from the β of these float32 (1 − 0.999 is not 1 − float32(0.999)).
 	Bias1, Bias2 float32
 	// Scale multiplies the gradient: 1/Σtokens times the clip.
 	Scale float32

@@ -66,7 +66,8 @@ func (b *Backend) Gate(h, g, u tensor.Tensor, act compute.Act) {
 
 func (t *gateTask) do(_ *worker, i, j int) {
 	for ; i < j; i++ {
-		t.h[i] = t.g[i] * sigmoid(t.g[i]) * t.u[i]
+		sg, _ := sigmoid(t.g[i])
+		t.h[i] = t.g[i] * sg * t.u[i]
 	}
 }
 
@@ -85,12 +86,20 @@ func (b *Backend) GateBackward(dg, du, dh, g, u tensor.Tensor, act compute.Act) 
 func (t *gateBackTask) do(_ *worker, i, j int) {
 	for ; i < j; i++ {
 		g, u, dh := t.g[i], t.u[i], t.dh[i]
-		sg := sigmoid(g)
-		t.dg[i] = dh * u * (sg * (1 + g*(1-sg)))
+		sg, rest := sigmoid(g)
+		t.dg[i] = dh * u * (sg * (1 + g*rest))
 		t.du[i] = dh * (g * sg)
 	}
 }
 
-func sigmoid(x float32) float32 { return 1 / (1 + exp(-x)) }
+// sigmoid is σ(x) and 1 − σ(x) = e⁻ˣ·σ(x), which subtraction would cancel.
+func sigmoid(x float32) (s, rest float32) {
+	e := exp(-x)
+	s = 1 / (1 + e)
+	if rest = e * s; !(rest <= 1) {
+		rest = 1 // ∞·0
+	}
+	return s, rest
+}
 
 func exp(x float32) float32 { return float32(math.Exp(float64(x))) }

@@ -1,9 +1,8 @@
 package cpu
 
 import (
-	"fmt"
+	"math"
 	"math/bits"
-	"unsafe"
 
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
@@ -38,21 +37,31 @@ func (t *mergeTask) do(_ *worker, i, j int) {
 	}
 }
 
-// row sets dst_i = s·b_i·A, then keeps and adds W where M is, and puts 0 elsewhere.
+// row sets dst_i = s·b_i·A, then keeps and adds W where M is, and puts 0 elsewhere. The sum begins at −0, which leaves a −0
+// of W as it is when nothing is merged into it.
 func (t *mergeTask) row(i int) {
 	n := t.w.In
 	dst := t.dst[i*n : (i+1)*n]
-	clear(dst)
+	for j := range dst {
+		dst[j] = t.zero()
+	}
 	for k := range t.r {
 		c := t.s * t.b[i*t.r+k]
 		for j, a := range t.a[k*n : (k+1)*n] {
 			dst[j] += c * a
 		}
 	}
-	at := rowStart(t.w, i)
+	at := t.w.Start(i, 0)
 	for k := 0; k < n; k += 64 {
 		at += addKept(dst[k:min(k+64, n)], rowBits(t.w, i, k/64), t.w.Values, at)
 	}
+}
+
+func (t *mergeTask) zero() float32 {
+	if t.r == 0 {
+		return float32(math.Copysign(0, -1))
+	}
+	return 0
 }
 
 // addKept adds the values from index at on to the kept positions of dst (at most 64), sets the others to +0, and returns the number
@@ -105,26 +114,5 @@ func rowBits(w *sparse.Weight, i, k int) uint64 {
 	if w.Dense() {
 		return ^uint64(0) >> max(0, 64*(k+1)-w.In)
 	}
-	return words(w.Bits)[i*w.Words()+k]
-}
-
-// rowStart is the index in Values of the first kept weight of row i.
-func rowStart(w *sparse.Weight, i int) int {
-	switch {
-	case w.Dense():
-		return i * w.In
-	case len(w.Starts.Host) != 0:
-		return int(starts(w.Starts)[i*w.Blocks()])
-	case w.Pattern.M == 0:
-		panic(fmt.Sprintf("cpu: unstructured weight [%d,%d] without starts", w.Out, w.In))
-	}
-	return i * w.In / w.Pattern.M * w.Pattern.N
-}
-
-func words(m tensor.Mem) []uint64 {
-	return unsafe.Slice((*uint64)(unsafe.Pointer(&m.Host[0])), len(m.Host)/8)
-}
-
-func starts(m tensor.Mem) []uint32 {
-	return unsafe.Slice((*uint32)(unsafe.Pointer(&m.Host[0])), len(m.Host)/4)
+	return w.RowBits(i)[k]
 }

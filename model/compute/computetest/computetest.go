@@ -1,0 +1,232 @@
+// Package computetest is the conformance suite that every backend must pass. The oracle of an operation is its definition
+// written once more in float64, without blocks, tricks or threads; gradients are checked against central differences of it.
+//
+//	‖got − want‖₂ / ‖want‖₂ ≤ tolerance, per tensor
+package computetest
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/sparse"
+	"github.com/splora/splora/model/tensor"
+)
+
+// rounding is the tolerance of an operation that rounds to float32 at each of a few hundred steps.
+const rounding = 1e-6
+
+// oneCase is one operation's check; what it computes is recorded, so that two backends can be compared bit by bit.
+type oneCase struct {
+	name string
+	run  func(e *env)
+}
+
+func cases() []oneCase {
+	var all []oneCase
+	for _, list := range [][]oneCase{memoryCases, gemmCases, mergeCases, elementwiseCases, normCases, attentionCases, lossCases, updateCases} {
+		all = append(all, list...)
+	}
+	return all
+}
+
+// Run checks every operation of b.
+func Run(t *testing.T, b compute.Backend) {
+	for _, c := range cases() {
+		t.Run(c.name, func(t *testing.T) {
+			c.run(newEnv(t, b))
+			if err := b.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// SameBits checks that every result of a and b is equal bit by bit: for backends that differ in their number of threads.
+func SameBits(t *testing.T, a, b compute.Backend) {
+	for _, c := range cases() {
+		t.Run(c.name, func(t *testing.T) {
+			x, y := newEnv(t, a), newEnv(t, b)
+			c.run(x)
+			c.run(y)
+			if len(x.record) != len(y.record) || len(x.record) == 0 {
+				t.Fatalf("%d and %d results", len(x.record), len(y.record))
+			}
+			for i := range x.record {
+				if !bytes.Equal(x.record[i].bits, y.record[i].bits) {
+					t.Errorf("%s: %s and %s differ", x.record[i].what, a.Name(), b.Name())
+				}
+			}
+		})
+	}
+}
+
+// env is a backend under test with the numbers of one case.
+type env struct {
+	*testing.T
+	b      compute.Backend
+	rng    *rand.Rand
+	record []result
+}
+
+type result struct {
+	what string
+	bits []byte
+}
+
+func newEnv(t *testing.T, b compute.Backend) *env {
+	return &env{T: t, b: b, rng: rand.New(rand.NewPCG(1, 2))}
+}
+
+// up puts values on the backend.
+func up[E float32 | int32 | uint16](e *env, dt tensor.DType, v []E, rows, cols int) tensor.Tensor {
+	e.Helper()
+	if len(v) != rows*cols {
+		panic(fmt.Sprintf("computetest: %d values for [%d,%d]", len(v), rows, cols))
+	}
+	t := tensor.Tensor{DType: dt, Rows: rows, Cols: cols, Mem: e.b.Alloc(rows * cols * dt.Size())}
+	e.b.Upload(t, bytesOf(v))
+	return t
+}
+
+func bytesOf[E any](v []E) []byte {
+	if len(v) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), len(v)*int(unsafe.Sizeof(v[0])))
+}
+
+// f32 puts a matrix on the backend.
+func (e *env) f32(v []float32, rows, cols int) tensor.Tensor { return up(e, tensor.F32, v, rows, cols) }
+
+// i32 puts a vector on the backend.
+func (e *env) i32(v []int32) tensor.Tensor { return up(e, tensor.I32, v, 1, len(v)) }
+
+// nans is an output that nobody has set.
+func (e *env) nans(rows, cols int) tensor.Tensor {
+	return e.f32(fill(rows*cols, float32(math.NaN())), rows, cols)
+}
+
+func fill(n int, v float32) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = v
+	}
+	return x
+}
+
+// normal gives n standard normal numbers.
+func (e *env) normal(n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(e.rng.NormFloat64())
+	}
+	return v
+}
+
+// down brings t back, and records it.
+func (e *env) down(what string, t tensor.Tensor) []float32 {
+	v := make([]float32, t.Len())
+	e.b.Download(bytesOf(v), t)
+	e.record = append(e.record, result{what, bytes.Clone(bytesOf(v))})
+	return v
+}
+
+// downHalf is down for 16-bit floats.
+func (e *env) downHalf(what string, t tensor.Tensor) []uint16 {
+	v := make([]uint16, t.Len())
+	e.b.Download(bytesOf(v), t)
+	e.record = append(e.record, result{what, bytes.Clone(bytesOf(v))})
+	return v
+}
+
+// near checks ‖got − want‖ ≤ tol·‖want‖.
+func (e *env) near(what string, got tensor.Tensor, want []float64, tol float64) {
+	e.Helper()
+	if d := distance(e.down(what, got), want); !(d <= tol) {
+		e.Errorf("%s: relative error %.3g, tolerance %.3g", what, d, tol)
+	}
+}
+
+// exactly checks every element's bits.
+func (e *env) exactly(what string, got tensor.Tensor, want []float32) {
+	e.Helper()
+	for i, g := range e.down(what, got) {
+		if math.Float32bits(g) != math.Float32bits(want[i]) {
+			e.Errorf("%s: element %d is %v (%#x), want %v", what, i, g, math.Float32bits(g), want[i])
+			return
+		}
+	}
+}
+
+// distance is ‖got − want‖ / ‖want‖; equal infinities are no distance.
+func distance(got []float32, want []float64) float64 {
+	if len(got) != len(want) {
+		return math.Inf(1)
+	}
+	var d, n float64
+	for i, w := range want {
+		if g := float64(got[i]); g != w {
+			d += (g - w) * (g - w)
+			n += w * w
+		} else if !math.IsInf(w, 0) {
+			n += w * w
+		}
+	}
+	if d == 0 {
+		return 0
+	}
+	return math.Sqrt(d / n)
+}
+
+func wide(v []float32) []float64 {
+	w := make([]float64, len(v))
+	for i, x := range v {
+		w[i] = float64(x)
+	}
+	return w
+}
+
+// differences is the gradient of f at x by central differences; x is put back.
+func differences(x []float64, f func() float64) []float64 {
+	const h = 1e-5
+	g := make([]float64, len(x))
+	for i, v := range x {
+		x[i] = v + h
+		up := f()
+		x[i] = v - h
+		g[i] = (up - f()) / (2 * h)
+		x[i] = v
+	}
+	return g
+}
+
+// inner is Σ a·b.
+func inner(a, b []float64) (s float64) {
+	for i, v := range a {
+		s += v * b[i]
+	}
+	return s
+}
+
+// upload puts a packed weight on the backend.
+func (e *env) weight(w *sparse.Weight) *sparse.Weight {
+	d := *w
+	d.Values.Mem = e.mem(w.Values.Mem)
+	d.Bits = e.mem(w.Bits)
+	d.Starts = e.mem(w.Starts)
+	return &d
+}
+
+func (e *env) mem(m tensor.Mem) tensor.Mem {
+	if len(m.Host) == 0 {
+		return tensor.Mem{}
+	}
+	d := e.b.Alloc(len(m.Host))
+	e.b.Upload(tensor.Tensor{DType: tensor.U8, Rows: 1, Cols: len(m.Host), Mem: d}, m.Host)
+	return d
+}

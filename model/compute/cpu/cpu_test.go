@@ -1,0 +1,36 @@
+package cpu_test
+
+import (
+	"fmt"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/compute/computetest"
+	"github.com/splora/splora/model/compute/cpu"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, c cpu.Config) compute.Backend {
+	b := cpu.New(c)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func TestTheBackendConforms(t *testing.T) {
+	computetest.Run(t, open(t, cpu.Config{}))
+}
+
+func TestResultsDoNotDependOnTheNumberOfThreads(t *testing.T) {
+	for _, threads := range []int{2, 3, 5} {
+		t.Run(fmt.Sprint(threads), func(t *testing.T) {
+			computetest.SameBits(t, open(t, cpu.Config{Threads: 1}), open(t, cpu.Config{Threads: threads}))
+		})
+	}
+}
