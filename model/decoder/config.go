@@ -21,7 +21,9 @@ type Config struct {
 	Windows []int
 	// QKNorm normalises every head of q and k by RMSNorm before the rotation (Qwen3).
 	QKNorm bool
-	Tied   bool // the head is the embedding table
+	// Bias[i] says that the linear Linears[i] of every block has a bias.
+	Bias [7]bool
+	Tied bool // the head is the embedding table
 	// MaxPositions is max_position_embeddings; longer sequences are refused.
 	MaxPositions int
 	Rope         Rope
