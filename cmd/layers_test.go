@@ -18,7 +18,8 @@ const module = "github.com/splora/splora"
 var may = map[string][]string{
 	"model":                     {},
 	"model/tensor":              {},
-	"data":                      {"data/tokenizer"},
+	"data":                      {"data/tokenizer", "data/jinja"},
+	"data/jinja":                {},
 	"data/tokenizer":            {},
 	"launch":                    {},
 	"nccl":                      {},

@@ -3,16 +3,330 @@ package data
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/splora/splora/data/jinja"
 )
 
 // Message is one turn of a conversation.
 type Message struct {
-	Role    string `json:"role"` // system, user, assistant, tool
-	Content string `json:"content"`
+	Role    string // system, user, assistant, tool
+	Content string
 }
 
-type chat struct{}
+// RenderChat lays out a conversation by the model's chat template. addGenerationPrompt ends it where the assistant's
+// answer begins. The result already holds the template's BOS: encode it with special = false.
+func RenderChat(tok Tokenizer, messages []Message, addGenerationPrompt bool) (string, error) {
+	c, err := newChat(tok)
+	if err != nil {
+		return "", fmt.Errorf("data: %w", err)
+	}
+	c.now = time.Now()
+	text, _, err := c.render(turns(messages), nil, addGenerationPrompt)
+	if err != nil {
+		return "", fmt.Errorf("data: %w", err)
+	}
+	return text, nil
+}
 
+// chat is a model's chat template and what it needs to know.
+type chat struct {
+	tok      Tokenizer
+	template *jinja.Template
+	now      time.Time
+	// ending is what the template writes after an assistant's content at the end of a conversation, without the white
+	// space at its end: the marker that ends a turn. "": it has none, or hides it.
+	ending string
+}
+
+// A day that never changes, for templates that ask for today's: data must not depend on when it was tokenised. It is the
+// one that LLaMA 3's template falls back to.
+var trainingDay = time.Date(2024, time.July, 26, 0, 0, 0, 0, time.UTC)
+
+func newChat(tok Tokenizer) (*chat, error) {
+	if tok == nil {
+		return nil, errors.New("chat rows need a tokenizer")
+	}
+	source := tok.ChatTemplate()
+	if source == "" {
+		return nil, errors.New("the model has no chat template (chat_template in tokenizer_config.json, or chat_template.jinja)")
+	}
+	t, err := jinja.Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("chat template: %w", err)
+	}
+	c := &chat{tok: tok, template: t, now: trainingDay}
+	c.ending = c.findEnding()
+	return c, nil
+}
+
+// findEnding renders a conversation whose answer cannot be mistaken for anything else, and sees what follows it.
+func (c *chat) findEnding() string {
+	const answer = "Qx7zAnswerZ7xq"
+	probe := []Message{{"system", "Be brief"}, {"user", "Question"}, {"assistant", answer}}
+	for _, messages := range [][]Message{probe[1:], probe} { // some templates want a system's turn, some refuse it
+		if text, _, err := c.render(turns(messages), nil, false); err == nil {
+			_, after, _ := strings.Cut(text, answer)
+			return strings.TrimRight(after, " \t\r\n")
+		}
+	}
+	return ""
+}
+
+// turns are messages as templates see them.
+func turns(messages []Message) []any {
+	out := make([]any, len(messages))
+	for i, m := range messages {
+		turn := &jinja.Dict{}
+		turn.Set("role", m.Role)
+		turn.Set("content", m.Content)
+		out[i] = turn
+	}
+	return out
+}
+
+// render returns the text of a conversation and the assistant's spans if the template marks them.
+func (c *chat) render(messages []any, tools any, prompt bool) (string, []jinja.Span, error) {
+	vars := map[string]any{
+		"messages": messages, "tools": tools, "documents": nil, "add_generation_prompt": prompt,
+		"strftime_now": jinja.Func(func(args []any, _ map[string]any) (any, error) {
+			layout, _ := append(args, "")[0].(string)
+			return strftime(c.now, layout), nil
+		}),
+	}
+	for name, id := range map[string]func() (int32, bool){"bos_token": c.tok.BOS, "eos_token": c.tok.EOS} {
+		if id, ok := id(); ok {
+			vars[name] = c.tok.Token(id)
+		}
+	}
+	text, spans, err := c.template.Render(vars)
+	var raised jinja.Raised
+	if errors.As(err, &raised) {
+		return "", nil, fmt.Errorf("the chat template refuses this conversation: %s", raised.Message)
+	} else if err != nil {
+		return "", nil, fmt.Errorf("chat %w", err)
+	}
+	return text, spans, nil
+}
+
+// strftime formats a time by the conversions of C that templates use; unknown ones stay as they are.
+func strftime(t time.Time, layout string) string {
+	known := map[byte]string{'Y': "2006", 'y': "06", 'm': "01", 'd': "02", 'e': "_2", 'H': "15", 'I': "03", 'M': "04", 'S': "05",
+		'p': "PM", 'A': "Monday", 'a': "Mon", 'B': "January", 'b': "Jan", 'Z': "MST", 'z': "-0700", 'j': "002"}
+	var b strings.Builder
+	for i := 0; i < len(layout); i++ {
+		if layout[i] != '%' || i+1 == len(layout) {
+			b.WriteByte(layout[i])
+			continue
+		}
+		i++
+		if f, ok := known[layout[i]]; ok {
+			b.WriteString(t.Format(f))
+		} else if layout[i] == '%' {
+			b.WriteByte('%')
+		} else {
+			b.WriteString(layout[i-1 : i+1])
+		}
+	}
+	return b.String()
+}
+
+// messages is a conversation: all the assistant's turns are trained, each with what ends it.
 func (e *encoder) messages(f map[string]json.RawMessage) (sample, error) {
-	return sample{}, errors.New("chat rows come in a moment")
+	messages, err := conversation(f["messages"])
+	if err != nil {
+		return sample{}, err
+	}
+	var tools any
+	if raw := f["tools"]; raw != nil {
+		if tools, err = jinja.FromJSON(raw); err != nil {
+			return sample{}, fmt.Errorf("\"tools\": %w", err)
+		}
+	}
+	if e.chat == nil {
+		if e.chat, err = newChat(e.tok); err != nil {
+			return sample{}, err
+		}
+	}
+	text, spans, err := e.chat.spans(messages, tools)
+	if err != nil {
+		return sample{}, err
+	}
+	return e.mark(text, spans)
+}
+
+// conversation decodes and checks messages: each an object with a role; at least one the assistant's.
+func conversation(raw json.RawMessage) ([]any, error) {
+	v, err := jinja.FromJSON(raw)
+	if err != nil {
+		return nil, fmt.Errorf("\"messages\": %w", err)
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, errors.New("\"messages\" must be an array of {\"role\", \"content\"}")
+	}
+	if len(list) == 0 {
+		return nil, errors.New("empty sample: no messages")
+	}
+	for i, m := range list {
+		d, ok := m.(*jinja.Dict)
+		if !ok {
+			return nil, fmt.Errorf("message %d must be an object with \"role\" and \"content\"", i)
+		}
+		if role, _ := d.Get("role"); !isString(role) {
+			return nil, fmt.Errorf("message %d has no \"role\" that is a string", i)
+		}
+		content, _ := d.Get("content")
+		_, calls := d.Get("tool_calls")
+		if _, parts := content.([]any); !isString(content) && !parts && !calls {
+			return nil, fmt.Errorf("message %d has no \"content\" that is a string", i)
+		}
+	}
+	if !slices.ContainsFunc(list, assistants) {
+		return nil, errors.New("no trained token: none of the messages is the assistant's")
+	}
+	return list, nil
+}
+
+func isString(v any) bool { _, ok := v.(string); return ok }
+
+func assistants(m any) bool {
+	role, _ := m.(*jinja.Dict).Get("role")
+	return role == "assistant"
+}
+
+// spans renders a conversation and finds what the assistant wrote. A template that marks it with {% generation %} is
+// believed. Otherwise turn i begins where the rendering of the turns before it, with the generation prompt, ends, and
+// ends with the marker that ends a turn: what the model is going to see, and what it must write then.
+func (c *chat) spans(messages []any, tools any) (string, []jinja.Span, error) {
+	text, spans, err := c.render(messages, tools, false)
+	if err != nil || c.template.MarksGeneration() {
+		if err == nil && len(spans) == 0 {
+			err = errors.New("no trained token: the chat template marks nothing with {% generation %}")
+		}
+		return text, spans, err
+	}
+	end := 0
+	for i, m := range messages {
+		if !assistants(m) {
+			continue
+		}
+		span, err := c.turn(text, end, messages, i, tools)
+		if err != nil {
+			return "", nil, err
+		}
+		spans, end = append(spans, span), span.End
+	}
+	if c.ending == "" { // an EOS follows the last answer
+		last := &spans[len(spans)-1]
+		if last.End = len(strings.TrimRight(text[:last.End], " \t\r\n")); last.End == len(strings.TrimRight(text, " \t\r\n")) {
+			text = text[:last.End]
+		}
+	}
+	return text, spans, nil
+}
+
+// turn finds what the assistant wrote in message i, after from in the text.
+func (c *chat) turn(text string, from int, messages []any, i int, tools any) (jinja.Span, error) {
+	content, _ := messages[i].(*jinja.Dict).Get("content")
+	answer, _ := content.(string)
+	answer = strings.TrimSpace(answer)
+	start := c.start(text, from, messages[:i], tools)
+	if start < 0 && answer != "" { // the template lays out earlier turns differently when more follow: look for the answer
+		start = strings.Index(text[from:], answer) + from
+		if start < from {
+			start = -1
+		}
+	}
+	if start < 0 {
+		return jinja.Span{}, fmt.Errorf("cannot tell where message %d lies in the rendered conversation: the chat template needs {%% generation %%} around the assistant's turns", i)
+	}
+	// All of the conversation up to this turn, rendered alone, ends where the turn does, unless the template treats its
+	// last turn differently.
+	limit := len(text)
+	if alone, _, err := c.render(messages[:i+1], tools, false); err == nil && len(alone) > start && strings.HasPrefix(text, alone) {
+		limit = len(alone)
+		if at := strings.LastIndex(text[start:limit], c.ending); at >= 0 {
+			return jinja.Span{Start: start, End: start + at + len(c.ending)}, nil
+		}
+		return jinja.Span{Start: start, End: limit}, nil
+	}
+	skip := 0 // past the answer, in which the marker may stand as text
+	if rest := strings.TrimLeft(text[start:], " \t\r\n"); strings.HasPrefix(rest, answer) {
+		skip = len(text) - start - len(rest) + len(answer)
+	}
+	at := strings.Index(text[start+skip:], c.ending)
+	if at < 0 {
+		return jinja.Span{}, fmt.Errorf("cannot tell where message %d ends in the rendered conversation: the chat template needs {%% generation %%} around the assistant's turns", i)
+	}
+	return jinja.Span{Start: start, End: start + skip + at + len(c.ending)}, nil
+}
+
+// start is where an answer to the messages begins in the text: after the longest rendering of them, with or without the
+// generation prompt, that the text begins with; −1 if it begins with neither.
+func (c *chat) start(text string, from int, messages []any, tools any) int {
+	for _, prompt := range []bool{true, false} {
+		if before, _, err := c.render(messages, tools, prompt); err == nil && len(before) >= from && strings.HasPrefix(text, before) {
+			return len(before)
+		}
+	}
+	return -1
+}
+
+// mark tokenises a rendered conversation and trains the tokens that overlap its spans; where the template has no marker
+// that ends a turn, an EOS is added and trained.
+func (e *encoder) mark(text string, spans []jinja.Span) (sample, error) {
+	ids := e.tok.Encode(text, false)
+	bounds := make([]int, 0, 2*len(spans))
+	for _, s := range spans {
+		bounds = append(bounds, s.Start, s.End)
+	}
+	at := e.align(text, ids, bounds)
+	labels := make([]int32, len(ids))
+	ignore(labels)
+	for i := range spans {
+		first, last := at[2*i].floor, at[2*i+1].ceil
+		copy(labels[first:last], ids[first:last])
+	}
+	if ended := len(ids) > 0 && ids[len(ids)-1] == e.eos; e.chat.ending == "" && !e.chat.template.MarksGeneration() && e.eos >= 0 &&
+		!ended && spans[len(spans)-1].End == len(text) {
+		ids, labels = append(ids, e.eos), append(labels, e.eos)
+	}
+	if e.trainOnPrompt {
+		copy(labels, ids)
+	}
+	return sample{ids, labels}, nil
+}
+
+// edge is where a place in the text lies among the tokens: between tokens floor−1 and floor = ceil, or in token floor = ceil−1.
+type edge struct{ floor, ceil int }
+
+// align finds rising places of a text among its tokens. The pieces between them, tokenised alone, usually are the
+// tokens of the whole; where they are not, a place is as far as the tokens of the text before it agree with them.
+func (e *encoder) align(text string, ids []int32, places []int) []edge {
+	out := make([]edge, len(places))
+	n, from, same := 0, 0, true
+	for i, p := range places {
+		if same {
+			piece := e.tok.Encode(text[from:p], false)
+			same = n+len(piece) <= len(ids) && slices.Equal(piece, ids[n:n+len(piece)])
+			n, from = n+len(piece), p
+			out[i] = edge{n, n}
+		}
+	}
+	if same && slices.Equal(e.tok.Encode(text[from:], false), ids[n:]) {
+		return out
+	}
+	for i, p := range places {
+		before := e.tok.Encode(text[:p], false)
+		n := common(before, ids)
+		out[i] = edge{n, n}
+		if n < len(before) && n < len(ids) {
+			out[i].ceil++
+		}
+	}
+	return out
 }
