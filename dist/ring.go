@@ -1,6 +1,7 @@
 package dist
 
 import (
+	"cmp"
 	"io"
 	"sync"
 )
@@ -67,12 +68,13 @@ type ring struct {
 	rank, n int
 	right   io.Writer
 	left    io.Reader
-	scratch []float32 // one piece
+	scratch []float32                   // one piece
+	broken  func(right bool, err error) // called when a stream fails; returns once both are closed
 }
 
 // allReduce sets v to the sum. What is received, in its order, is also what has to be sent on, after the first chunk:
-// so the sender runs behind a count of finished floats. right fails → sendErr, left fails → recvErr.
-func (g *ring) allReduce(v []float32) (sendErr, recvErr error) {
+// so the sender runs behind a count of finished floats.
+func (g *ring) allReduce(v []float32) error {
 	var send, recv [][]float32
 	for s := range g.n - 1 {
 		send = append(send, chunk(v, g.rank-s-1, g.n))
@@ -86,7 +88,7 @@ func (g *ring) allReduce(v []float32) (sendErr, recvErr error) {
 }
 
 // broadcast passes root's v to the right, down to root's left neighbour.
-func (g *ring) broadcast(v []float32, root int) (sendErr, recvErr error) {
+func (g *ring) broadcast(v []float32, root int) error {
 	var send, recv [][]float32
 	ready := 0
 	if (g.rank+1)%g.n != root {
@@ -102,15 +104,22 @@ func (g *ring) broadcast(v []float32, root int) (sendErr, recvErr error) {
 
 // run receives the spans recv in order, adding to the first adds of them and setting the others, while it sends
 // the spans send in order; of those the first ready floats may go at once, every further one as one was received.
-func (g *ring) run(send, recv [][]float32, adds, ready int) (sendErr, recvErr error) {
+func (g *ring) run(send, recv [][]float32, adds, ready int) error {
 	tide := newTide(ready)
 	sent := make(chan error, 1)
-	go func() { sent <- g.sendAll(send, tide) }()
-	recvErr = g.recvAll(recv, adds, tide)
-	if recvErr != nil {
+	go func() {
+		err := g.sendAll(send, tide)
+		if err != nil {
+			g.broken(true, err)
+		}
+		sent <- err
+	}()
+	err := g.recvAll(recv, adds, tide)
+	if err != nil {
 		tide.stop()
+		g.broken(false, err)
 	}
-	return <-sent, recvErr
+	return cmp.Or(<-sent, err)
 }
 
 func (g *ring) sendAll(spans [][]float32, t *tide) error {

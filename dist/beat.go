@@ -1,0 +1,158 @@
+package dist
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/splora/splora/dist/rendezvous"
+)
+
+// vital says where a rank is. It travels with each heartbeat, so that a report of a loss or a stall can tell.
+type vital struct {
+	Rank  int           `json:"rank"`
+	Step  int           `json:"step"`
+	State string        `json:"state"`
+	Seq   int           `json:"seq"`            // collectives begun
+	What  string        `json:"what,omitempty"` // the collective it waits in
+	Age   time.Duration `json:"age,omitempty"`  // when it was passed on
+	heard time.Time
+}
+
+func (g *group) SetProgress(step int, state string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.vitals[g.rank].Step, g.vitals[g.rank].State = step, state
+}
+
+// own vital now; needs mu.
+func (g *group) own() vital {
+	v := &g.vitals[g.rank]
+	v.Seq, v.What, v.heard = g.seq, g.what, time.Now()
+	return *v
+}
+
+func (g *group) heard(v vital) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v.heard = time.Now().Add(-v.Age)
+	if v.Rank >= 0 && v.Rank < g.size && v.Rank != g.rank {
+		g.vitals[v.Rank] = v
+	}
+}
+
+func (g *group) table(vs []vital) {
+	for _, v := range vs {
+		g.heard(v)
+	}
+}
+
+// tick: heartbeats, and what their absence says; in the loop.
+func (g *group) tick(now time.Time) {
+	g.mu.Lock()
+	if now.Sub(g.beaten) < g.n.cfg.Heartbeat || g.err != nil {
+		g.mu.Unlock()
+		return
+	}
+	g.beaten = now
+	own := g.own()
+	vs := g.aged(now)
+	lost := g.silent(now)
+	stall := g.stalled(now)
+	g.mu.Unlock()
+
+	if g.rank == 0 {
+		g.toAll(kTable, vs, 0)
+	} else {
+		g.send(0, kBeat, own)
+	}
+	if stall != "" {
+		g.n.cfg.Logger.Warn(stall, "rank", g.rank, "generation", g.a.Generation)
+	}
+	if lost != nil {
+		g.n.step(*lost)
+	}
+}
+
+func (g *group) aged(now time.Time) []vital {
+	vs := append([]vital(nil), g.vitals...)
+	for r := range vs {
+		vs[r].Age = now.Sub(vs[r].heard)
+	}
+	return vs
+}
+
+// silent is a rank whose heartbeat has stopped: for Silence, or for three beats if gossip has called it dead. Rank 0
+// watches all, the others rank 0 and whom they doubt; needs mu.
+func (g *group) silent(now time.Time) *rendezvous.Lost {
+	for r, v := range g.vitals {
+		_, departed := g.departed[r]
+		age := now.Sub(v.heard)
+		if r == g.rank || departed {
+			continue
+		}
+		name := g.a.Members[r].Name
+		if g.doubted[r] && age > 3*g.n.cfg.Heartbeat {
+			return &rendezvous.Lost{At: now, Name: name, Reason: "gossip has declared it dead and its heartbeat has stopped"}
+		}
+		if (g.rank == 0 || r == 0) && age > g.n.cfg.Silence {
+			return &rendezvous.Lost{At: now, Name: name, Reason: fmt.Sprintf("no heartbeat for %.0f s", age.Seconds())}
+		}
+	}
+	return nil
+}
+
+// doubts: gossip says that the member is dead. That alone is not believed while its heartbeat is fresh.
+func (g *group) doubts(name string) bool {
+	r := g.a.Rank(name)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r < 0 {
+		return false
+	}
+	g.doubted[r] = true
+	_, departed := g.departed[r]
+	return departed || time.Since(g.vitals[r].heard) <= 3*g.n.cfg.Heartbeat
+}
+
+// trust: gossip sees the member again.
+func (g *group) trust(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.doubted, g.a.Rank(name))
+}
+
+// stalled is a report on a collective that waits for too long, or ""; needs mu.
+func (g *group) stalled(now time.Time) string {
+	wait := now.Sub(g.since)
+	if g.what == "" || wait < g.n.cfg.Stall || now.Sub(g.warned) < g.n.cfg.Stall {
+		return ""
+	}
+	g.warned = now
+	var missing []string
+	for r, v := range g.vitals {
+		if v.Seq < g.seq {
+			missing = append(missing, g.where(r))
+		}
+	}
+	if missing == nil {
+		missing = []string{"all ranks are in it"}
+	}
+	return fmt.Sprintf("waits for %.0f s in collective %d (%s); not there yet: %s", wait.Seconds(), g.seq, g.what, strings.Join(missing, "; "))
+}
+
+// where a rank was; needs mu.
+func (g *group) where(r int) string {
+	v := g.vitals[r]
+	in := ""
+	if v.What != "" {
+		in = fmt.Sprintf(", in collective %d (%s)", v.Seq, v.What)
+	}
+	return fmt.Sprintf("%s at step %d, %s%s, %.1f s ago", g.label(r), v.Step, v.State, in, time.Since(v.heard).Seconds())
+}
+
+func (g *group) lastSeen(r int) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return "last seen: " + g.where(r)
+}

@@ -1,0 +1,325 @@
+package dist
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/splora/splora/dist/rendezvous"
+)
+
+// gossip is memberlist for one member: who lives, nothing more. Its lock is held while it calls us, so callbacks only
+// copy into an unbounded queue.
+type gossip struct {
+	list  *memberlist.Memberlist
+	self  string // host:port
+	seeds []string
+	diag  *diagnosis
+}
+
+// meta is what gossip carries of a member (512 bytes at most); the rest comes with its registration.
+type meta struct {
+	Host       string `json:"h"`
+	Node       int    `json:"n"`
+	Local      int    `json:"l"`
+	Generation int    `json:"g"`
+	Port       int    `json:"p"` // of control connections, on the gossip's address
+}
+
+// startGossip listens for gossip. port is that of the control listener. put receives gossipJoined and gossipLeft.
+func startGossip(c Config, name string, port int, d *diagnosis, put func(any)) (*gossip, error) {
+	m, err := json.Marshal(meta{Host: c.Host, Node: c.NodeRank, Local: c.LocalRank, Generation: c.Generation, Port: port})
+	if err != nil {
+		return nil, err
+	}
+	mc := gossipTimes(c.WorldMax)
+	mc.Name, mc.Label = name, c.Job
+	mc.BindAddr, mc.BindPort = c.Bind, c.GossipPort
+	mc.AdvertiseAddr, mc.AdvertisePort = c.Advertise, c.GossipPort
+	if len(c.Key) > 0 {
+		mc.SecretKey = derive(c.Key, "gossip")
+	}
+	mc.Delegate, mc.Events = delegate{m}, listener{put}
+	mc.LogOutput = d
+	list, err := memberlist.Create(mc)
+	if err != nil {
+		return nil, explainBind(c, err)
+	}
+	return &gossip{list: list, self: list.LocalNode().Address(), seeds: c.Seeds, diag: d}, nil
+}
+
+// gossipTimes: a dead member is noticed in 3 to 6 s up to 64 members; beyond, memberlist's LAN settings.
+func gossipTimes(world int) *memberlist.Config {
+	mc := memberlist.DefaultLANConfig()
+	if world <= 64 {
+		mc.ProbeInterval, mc.ProbeTimeout = 500*time.Millisecond, 250*time.Millisecond
+		mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 4, 4
+		mc.GossipInterval = 100 * time.Millisecond
+	}
+	return mc
+}
+
+func explainBind(c Config, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "address already in use") {
+		return fmt.Errorf("dist: gossip port %d on %s is in use: stop the process that has it or choose another port", c.GossipPort, c.Bind)
+	}
+	return fmt.Errorf("dist: gossip on %s port %d: %w", c.Bind, c.GossipPort, err)
+}
+
+// members that gossip believes alive, self excluded.
+func (g *gossip) members(self string) []rendezvous.Member {
+	var ms []rendezvous.Member
+	for _, n := range g.list.Members() {
+		if n.Name != self {
+			if m, ok := memberOf(n); ok {
+				ms = append(ms, m)
+			}
+		}
+	}
+	return ms
+}
+
+// join meets the seeds until ctx ends: each second until one has answered, then now and then, because memberlist
+// never tries again to reach a member that it once took for dead.
+func (g *gossip) join(ctx context.Context) {
+	for {
+		wait := time.Second
+		if g.joinOnce(ctx) {
+			wait = 30 * time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (g *gossip) joinOnce(ctx context.Context) (met bool) {
+	for _, seed := range g.seeds {
+		addrs, err := resolveSeed(ctx, seed)
+		for _, a := range addrs {
+			if a == g.self {
+				continue
+			}
+			if _, err = g.list.Join([]string{a}); err == nil {
+				met = true
+				break
+			}
+		}
+		g.diag.seed(seed, err)
+	}
+	return met || len(g.seeds) == 0
+}
+
+func resolveSeed(ctx context.Context, seed string) ([]string, error) {
+	host, port, err := net.SplitHostPort(seed)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not host:port", seed)
+	}
+	ips, err := net.DefaultResolver.LookupHost(ctx, host)
+	for i := range ips {
+		ips[i] = net.JoinHostPort(ips[i], port)
+	}
+	return ips, err
+}
+
+func (g *gossip) leave() {
+	g.list.Leave(500 * time.Millisecond)
+	g.list.Shutdown()
+}
+
+func (g *gossip) host() string {
+	host, _, _ := net.SplitHostPort(g.self)
+	return host
+}
+
+type gossipJoined struct{ member rendezvous.Member }
+
+type gossipLeft struct{ name string }
+
+type listener struct{ put func(any) }
+
+func (l listener) NotifyJoin(n *memberlist.Node) {
+	if m, ok := memberOf(n); ok {
+		l.put(gossipJoined{m})
+	}
+}
+func (l listener) NotifyLeave(n *memberlist.Node) { l.put(gossipLeft{strings.Clone(n.Name)}) }
+func (l listener) NotifyUpdate(*memberlist.Node)  {}
+
+// memberOf reads a node's meta; not ok if it is not one of ours.
+func memberOf(n *memberlist.Node) (rendezvous.Member, bool) {
+	var m meta
+	if json.Unmarshal(n.Meta, &m) != nil || m.Port == 0 {
+		return rendezvous.Member{}, false
+	}
+	return rendezvous.Member{Name: strings.Clone(n.Name), Host: m.Host, Node: m.Node, Local: m.Local, Generation: m.Generation,
+		Control: net.JoinHostPort(n.Addr.String(), strconv.Itoa(m.Port))}, true
+}
+
+type delegate struct{ meta []byte }
+
+func (d delegate) NodeMeta(int) []byte           { return d.meta }
+func (delegate) NotifyMsg([]byte)                {}
+func (delegate) GetBroadcasts(int, int) [][]byte { return nil }
+func (delegate) LocalState(bool) []byte          { return nil }
+func (delegate) MergeRemoteState([]byte, bool)   {}
+
+// diagnosis collects what may explain why members do not find each other. It is memberlist's LogOutput, too.
+type diagnosis struct {
+	log Logger
+
+	mu        sync.Mutex
+	quiet     bool
+	seeds     map[string]error // last answer, nil = met
+	keyless   map[string]bool  // addresses whose gossip could not be decrypted
+	labels    map[string]bool  // "job … at …"
+	strangers map[string]bool  // addresses that failed our handshake
+	refused   string           // last refused dial
+}
+
+func newDiagnosis(log Logger) *diagnosis {
+	return &diagnosis{log: log, seeds: map[string]error{}, keyless: map[string]bool{}, labels: map[string]bool{}, strangers: map[string]bool{}}
+}
+
+// Write takes one line of memberlist's log: "date time [LEVEL] memberlist: text".
+func (d *diagnosis) Write(b []byte) (int, error) {
+	line := strings.TrimSpace(string(b))
+	if _, rest, ok := strings.Cut(line, "["); ok {
+		line = "[" + rest
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	from := after(line, "from=")
+	switch {
+	case strings.Contains(line, "[DEBUG]") || d.quiet:
+		return len(b), nil
+	case aboutKey(line):
+		d.note(d.keyless, hostOf(from), "gossip that cannot be decrypted: the gossip key differs", from)
+	case strings.Contains(line, "unacceptable label"):
+		label, _, _ := strings.Cut(after(line, "unacceptable label "), ": from=")
+		d.note(d.labels, label+" at "+hostOf(from), "gossip of another job", label)
+	case strings.Contains(line, "[ERR]"), strings.Contains(line, "[WARN]"):
+		d.log.Debug("gossip: " + line)
+	}
+	return len(b), nil
+}
+
+// note remembers and logs something once.
+func (d *diagnosis) note(set map[string]bool, key, what, detail string) {
+	if !set[key] && len(set) < 16 {
+		set[key] = true
+		d.log.Warn(what, "from", detail)
+	}
+}
+
+func aboutKey(s string) bool {
+	for _, t := range []string{"no installed keys could decrypt", "encryption is configured but remote state is not encrypted",
+		"remote state is encrypted and encryption is not configured", "Decrypt packet failed", "payload is too small to decrypt"} {
+		if strings.Contains(s, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func after(s, mark string) string {
+	_, rest, _ := strings.Cut(s, mark)
+	return rest
+}
+
+func hostOf(addr string) string {
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
+}
+
+func (d *diagnosis) seed(addr string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seeds[addr] = err
+}
+
+func (d *diagnosis) stranger(addr string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note(d.strangers, hostOf(addr), "a connection that could not authenticate: "+err.Error(), addr)
+}
+
+func (d *diagnosis) dial(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused = err.Error()
+}
+
+func (d *diagnosis) silence() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.quiet = true
+}
+
+// wrongKey names a seed that answers with another key, if no seed is met.
+func (d *diagnosis) wrongKey() (seed string, wrong bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for s, err := range d.seeds {
+		if err == nil {
+			return "", false
+		}
+		if aboutKey(err.Error()) {
+			seed, wrong = s, true
+		}
+	}
+	return seed, wrong
+}
+
+// hints are the likely reasons, most telling first; "" if there is nothing to say.
+func (d *diagnosis) hints() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []string
+	for a := range d.keyless {
+		out = append(out, "gossip from "+a+" could not be decrypted: the gossip key differs")
+	}
+	for l := range d.labels {
+		out = append(out, "another job knocks: "+l+": give all members the same job and seeds of their own job")
+	}
+	for s, err := range d.seeds {
+		if err != nil {
+			out = append(out, "seed "+s+": "+explainSeed(err))
+		}
+	}
+	for a := range d.strangers {
+		out = append(out, "a connection from "+a+" could not authenticate: the job key differs, or it is a stranger")
+	}
+	if d.refused != "" {
+		out = append(out, "control connection: "+d.refused)
+	}
+	return strings.Join(out, "; ")
+}
+
+func explainSeed(err error) string {
+	text := err.Error()
+	switch {
+	case aboutKey(text):
+		return "the gossip key differs"
+	case strings.Contains(text, "connection refused"):
+		return "connection refused: nobody listens there; check host and port, and that it was started"
+	case strings.Contains(text, "EOF"), strings.Contains(text, "connection reset"):
+		return "hung up: the job (label) differs, or it is not a member"
+	case strings.Contains(text, "timeout"):
+		return "no answer: check host, port and firewall (TCP and UDP)"
+	}
+	return text
+}
