@@ -99,20 +99,18 @@ func (m *Model) blockBackward(p *pass, i int, s *acts, d tensor.Tensor) {
 	if i > m.first {
 		m.Weights.Prefetch(i - 1)
 	}
-	mark := m.Acts.Mark()
-	if s.h.Absent() {
+	defer m.Acts.Reset(m.Acts.Mark())
+	recompute := s.h.Absent()
+	if recompute {
 		m.attend(p, l, s, s.x, m.push(p.n(), m.Config.Hidden))
-		mid := m.Acts.Mark()
-		m.feed(p, l, s, s.h, tensor.Tensor{})
-		m.feedBackward(p, l, s, d)
-		m.Acts.Reset(mid)
-	} else {
-		mid := m.Acts.Mark()
-		m.feedBackward(p, l, s, d)
-		m.Acts.Reset(mid)
 	}
+	mid := m.Acts.Mark()
+	if recompute {
+		m.feed(p, l, s, tensor.Tensor{})
+	}
+	m.feedBackward(p, l, s, d)
+	m.Acts.Reset(mid)
 	if m.last(i) <= stageO {
 		m.attendBackward(p, l, s, d)
 	}
-	m.Acts.Reset(mark)
 }

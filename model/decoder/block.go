@@ -35,7 +35,7 @@ func (m *Model) forward(p *pass, l *layer, j int, y, x tensor.Tensor, beta float
 // attend pushes the attention half's activations and sets h = x + O·attn(rope(Q·n), rope(K·n), V·n), n = RMSNorm(x). h may be x.
 func (m *Model) attend(p *pass, l *layer, s *acts, x, h tensor.Tensor) {
 	c, n := &m.Config, p.n()
-	s.x, s.n, s.rstd = x, m.push(n, c.Hidden), m.push(1, n)
+	s.x, s.h, s.n, s.rstd = x, h, m.push(n, c.Hidden), m.push(1, n)
 	m.RMSNorm(s.n, s.rstd, x, l.AttnNorm, c.Eps)
 	p.saw(l.prefix()+"input_layernorm", s.n)
 	s.q = m.push(n, c.Heads*c.HeadDim)
@@ -99,11 +99,11 @@ func (m *Model) visible(p *pass, i int, s *acts) (k, v tensor.Tensor, a compute.
 	return p.cache.upTo(i, p.T, a)
 }
 
-// feed pushes the MLP half's activations and sets out = h + Down·(act(Gate·n2) ⊙ Up·n2), n2 = RMSNorm(h). out may be h; absent:
+// feed pushes the MLP half's activations and, after attend, sets out = h + Down·(act(Gate·n2) ⊙ Up·n2), n2 = RMSNorm(h). out may be h; absent:
 // the last product is not formed, as a recomputation does not need it.
-func (m *Model) feed(p *pass, l *layer, s *acts, h, out tensor.Tensor) {
-	c, n := &m.Config, p.n()
-	s.h, s.n2, s.rstd2 = h, m.push(n, c.Hidden), m.push(1, n)
+func (m *Model) feed(p *pass, l *layer, s *acts, out tensor.Tensor) {
+	c, n, h := &m.Config, p.n(), s.h
+	s.n2, s.rstd2 = m.push(n, c.Hidden), m.push(1, n)
 	m.RMSNorm(s.n2, s.rstd2, h, l.MLPNorm, c.Eps)
 	p.saw(l.prefix()+"post_attention_layernorm", s.n2)
 	s.g, s.u, s.a = m.push(n, c.Inter), m.push(n, c.Inter), m.push(n, c.Inter)
@@ -126,7 +126,7 @@ func (m *Model) through(p *pass, l *layer, x tensor.Tensor) {
 	mark := m.Acts.Mark()
 	m.attend(p, l, &s, x, x)
 	m.Acts.Reset(mark)
-	m.feed(p, l, &s, x, x)
+	m.feed(p, l, &s, x)
 	m.Acts.Reset(mark)
 }
 

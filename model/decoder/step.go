@@ -117,8 +117,8 @@ func (m *Model) keep(p *pass, l *layer, x tensor.Tensor) (k kept, out tensor.Ten
 	}
 	h := m.push(n, c)
 	m.attend(p, l, &k.acts, x, h)
-	k.top, out = 0, m.push(n, c)
-	m.feed(p, l, &k.acts, h, out)
+	out = m.push(n, c)
+	m.feed(p, l, &k.acts, out)
 	k.top = m.Acts.Mark()
 	return k, out
 }
