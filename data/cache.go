@@ -53,6 +53,14 @@ func openCache(ctx context.Context, c Config, tok Tokenizer) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	s, err := openKeyed(ctx, key, before, c, tok)
+	if err == nil {
+		s.key = key
+	}
+	return s, err
+}
+
+func openKeyed(ctx context.Context, key, before string, c Config, tok Tokenizer) (*Set, error) {
 	path := filepath.Join(c.CacheDir, key+".rows")
 	if s, err := load(path); err == nil {
 		return s, nil

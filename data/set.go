@@ -13,6 +13,7 @@ type Set struct {
 	index  []uint64 // [rows+1] first word of each row, in int32 words
 	words  []int32
 	packed bool
+	key    string
 	stats  Stats
 	iota   []int32 // positions of a row that is one document
 	zeros  []int32 // its documents
@@ -23,6 +24,10 @@ func (s *Set) Len() int { return len(s.index) - 1 }
 
 // Longest returns the number of tokens of the longest row.
 func (s *Set) Longest() int { return len(s.iota) }
+
+// Key identifies the rows: a hash of the files' content, the tokenizer and every setting that changes them. Two sets with the
+// same key are equal. "" for a set without a cache directory.
+func (s *Set) Key() string { return s.key }
 
 // Stats returns what was counted when the set was made.
 func (s *Set) Stats() Stats { return s.stats }
