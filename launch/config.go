@@ -130,6 +130,9 @@ func (c Config) check() error {
 	case c.MaxNodes > 1 && len(c.Join) == 0 && c.NodeRank > 0:
 		return errors.New("this node is not the first one: --join HOST:PORT must name the first one's gossip port")
 	}
+	if st, err := os.Stat(c.Dir); c.Dir != "" && (err != nil || !st.IsDir()) {
+		return fmt.Errorf("working directory %s is not there", c.Dir)
+	}
 	for _, j := range c.Join {
 		if _, _, err := net.SplitHostPort(j); err != nil {
 			return fmt.Errorf("join %q is not HOST:PORT", j)

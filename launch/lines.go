@@ -34,11 +34,11 @@ func (s *sink) put(b []byte) {
 	}
 }
 
-// lines cuts one stream of one rank into lines and passes them on: raw to file, whole and prefixed to sink,
-// the last ones to tail.
+// lines cuts one stream of one rank into lines and passes them on: raw to file, at line ends to sink, the last
+// ones to tail.
 //
-// A progress line ends in \r. Without a prefix it is passed on as it is. With one it becomes a line of its
-// own, at most one per period, and the last one before a \n always.
+// Without a prefix sink gets the very bytes. With one it gets whole lines: a long line in pieces, and a
+// progress line, which ends in \r, as a line of its own, at most one per period and always the last.
 type lines struct {
 	sink   *sink // nil: not wanted there
 	prefix string
@@ -46,7 +46,8 @@ type lines struct {
 	file   io.Writer // nil: none
 
 	pending  []byte // begun, not ended
-	progress []byte // last \r line, not passed on
+	cr       bool   // pending ended in \r, and what follows will tell what that meant
+	progress []byte // last progress line, not passed on
 	shown    time.Time
 	out      []byte // scratch of one Write
 
@@ -56,66 +57,75 @@ type lines struct {
 
 // Write never fails: a rank must not be blocked by its log.
 func (l *lines) Write(p []byte) (int, error) {
-	n := len(p)
 	if l.file != nil {
 		if _, err := l.file.Write(p); err != nil {
 			l.file = nil
 		}
 	}
-	l.out = l.out[:0]
+	n := len(p)
 	for len(p) > 0 {
-		i := bytes.IndexAny(p, "\r\n")
-		switch {
-		case i >= 0 && len(l.pending)+i <= maxLine:
-			l.end(append(l.pending, p[:i]...), p[i])
-			p = p[i+1:]
-		case len(l.pending)+len(p) <= maxLine:
-			l.pending = append(l.pending, p...)
-			p = nil
-		default:
-			k := maxLine - len(l.pending)
-			l.whole(append(l.pending, p[:k]...))
-			p = p[k:]
-		}
+		p = p[l.take(p):]
 	}
 	l.flush()
 	return n, nil
 }
 
-// end takes a segment and what ended it.
-func (l *lines) end(seg []byte, by byte) {
-	l.pending = seg[:0]
+// take uses up the beginning of p: to the end of a line, of a piece of one, or of p.
+func (l *lines) take(p []byte) int {
+	if l.cr {
+		l.cr = false
+		if p[0] == '\n' {
+			l.newline()
+			return 1
+		}
+		l.update()
+	}
+	room := maxLine - len(l.pending)
+	i := bytes.IndexAny(p[:min(len(p), room+1)], "\r\n")
+	if i < 0 {
+		k := min(len(p), room)
+		l.pending = append(l.pending, p[:k]...)
+		if k < len(p) {
+			l.whole(l.pending, l.open())
+		}
+		return k
+	}
+	l.pending = append(l.pending, p[:i]...)
 	switch {
-	case by == '\n' && len(seg) == 0 && len(l.progress) > 0: // \r\n, or \n after progress
-		l.whole(l.progress)
-	case by == '\n':
-		l.whole(seg)
+	case p[i] == '\n':
+		l.newline()
 	case l.prefix == "":
-		l.keep(seg)
-		l.out = append(append(l.out, seg...), '\r')
-	case len(seg) > 0:
-		l.update(seg)
+		l.whole(l.pending, "\r")
+	default:
+		l.cr = true
 	}
+	return i + 1
 }
 
-// update takes a progress line.
-func (l *lines) update(seg []byte) {
-	if now := time.Now(); l.shown.IsZero() || now.Sub(l.shown) >= l.period {
+// newline ends the pending line; an empty one after progress shows the last of that.
+func (l *lines) newline() {
+	if len(l.pending) == 0 && len(l.progress) > 0 {
+		l.pending = append(l.pending, l.progress...)
+	}
+	l.whole(l.pending, "\n")
+}
+
+// update takes the pending line as progress.
+func (l *lines) update() {
+	if now := time.Now(); len(l.pending) > 0 && (l.shown.IsZero() || now.Sub(l.shown) >= l.period) {
 		l.shown = now
-		l.whole(seg)
-		return
+		l.whole(l.pending, "\n")
+	} else if len(l.pending) > 0 {
+		l.progress = append(l.progress[:0], l.pending...)
 	}
-	l.progress = append(l.progress[:0], seg...)
+	l.pending = l.pending[:0]
 }
 
-// whole passes one line on.
-func (l *lines) whole(line []byte) {
+// whole passes a line on, with what ended it.
+func (l *lines) whole(line []byte, end string) {
 	l.keep(line)
-	l.out = append(l.out, l.prefix...)
-	l.out = append(l.out, line...)
-	l.out = append(l.out, '\n')
-	l.pending = l.pending[:0]
-	l.progress = l.progress[:0]
+	l.out = append(append(append(l.out, l.prefix...), line...), end...)
+	l.pending, l.progress = l.pending[:0], l.progress[:0]
 }
 
 // keep adds a line to the tail.
@@ -143,11 +153,19 @@ func (l *lines) flush() {
 
 // close passes on what was begun and never ended.
 func (l *lines) close() {
-	if len(l.progress) > 0 && len(l.pending) == 0 {
-		l.whole(l.progress)
-	}
-	if len(l.pending) > 0 {
-		l.whole(l.pending)
+	switch {
+	case len(l.pending) > 0:
+		l.whole(l.pending, l.open())
+	case len(l.progress) > 0:
+		l.whole(l.progress, "\n")
 	}
 	l.flush()
+}
+
+// open ends a line that its writer did not end.
+func (l *lines) open() string {
+	if l.prefix == "" {
+		return ""
+	}
+	return "\n"
 }

@@ -92,7 +92,7 @@ func (r *rank) wait() {
 	_ = r.cmd.Wait() // its result is the state
 	r.reaped = true
 	code, sig, rss := ended(r.cmd.ProcessState)
-	r.exit = Exit{Rank: r.Rank, LocalRank: r.LocalRank, PID: pid, Code: code, Signal: sig, ByUs: !r.asked.IsZero(), MaxRSS: rss, When: when}
+	r.exit = Exit{Rank: r.Rank, LocalRank: r.LocalRank, PID: pid, Code: code, Signal: sig, ByUs: !r.asked.IsZero() && r.asked.Before(when), MaxRSS: rss, When: when}
 	r.mu.Unlock()
 	r.exit.Orphans = killOrphans(r.marks())
 	r.finish()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -54,15 +55,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // exit says in one line how it ended.
 func exit(err error, code int, logDir string, stderr io.Writer) int {
 	var failure *launch.Failure
+	line := "splora-launch: " + strings.TrimPrefix(fmt.Sprint(err), "launch: ")
 	switch {
 	case err == nil:
 		return launch.ExitDone
-	case errors.Is(err, launch.ErrStopped):
-		fmt.Fprintln(stderr, "splora-launch: stopped on a signal with a checkpoint published: run again to go on")
 	case errors.As(err, &failure) && logDir != "":
-		fmt.Fprintf(stderr, "splora-launch: %v (logs and exit-report.json below %s)\n", err, logDir)
+		fmt.Fprintf(stderr, "%s (logs and exit-report.json below %s)\n", line, logDir)
 	default:
-		fmt.Fprintf(stderr, "splora-launch: %v\n", err)
+		fmt.Fprintln(stderr, line)
 	}
 	return code
 }
