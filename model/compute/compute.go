@@ -52,6 +52,9 @@ type Dense interface {
 	AddBias(y, bias tensor.Tensor)
 	// Add adds x to y, elementwise.
 	Add(y, x tensor.Tensor)
+	// Dropout sets y [N,n] = x ⊙ m/(1−p); y may be x. m[i,j] is 0 with probability p and depends on (seed, ids[i], j) alone, so a
+	// backward or a recomputation finds it again; ids is I32 [1,N]. The generator: SplitMix64 at ids[i]·2³² + j + 1.
+	Dropout(y, x, ids tensor.Tensor, seed uint64, p float32)
 }
 
 // Act is the activation of a gated MLP.

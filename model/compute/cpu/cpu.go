@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/tensor"
 )
 
@@ -21,10 +22,13 @@ import (
 type Config struct {
 	// Threads is the number of threads; 0 means runtime.GOMAXPROCS(0).
 	Threads int
+	// ISA is "go", "avx2" or "avx512"; "" means the best that this machine has. ISAs lists them.
+	ISA string
 }
 
 // Backend computes on the host. One goroutine owns it.
 type Backend struct {
+	kern  *simd.Kernels
 	pool  *pool
 	tasks tasks
 	gemm  gemmBuffers
@@ -42,6 +46,7 @@ type tasks struct {
 	merge    mergeTask
 	mask     maskTask
 	bias     biasTask
+	drop     dropTask
 	add      addTask
 	gather   gatherTask
 	scatter  scatterTask
@@ -65,11 +70,36 @@ func New(c Config) *Backend {
 	if c.Threads < 0 {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
-	return &Backend{pool: newPool(c.Threads)}
+	return &Backend{kern: kernels(c.ISA), pool: newPool(c.Threads)}
 }
 
-// Name says what was detected: "cpu (2 threads, go)".
-func (b *Backend) Name() string { return fmt.Sprintf("cpu (%d threads, go)", b.pool.threads()) }
+// ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.
+func ISAs() []string {
+	var have []string
+	for _, name := range simd.Names() {
+		if simd.For(name) != nil {
+			have = append(have, name)
+		}
+	}
+	return append(have, "go")
+}
+
+func kernels(isa string) *simd.Kernels {
+	if isa == "" {
+		isa = ISAs()[0]
+	}
+	if isa == "go" {
+		return loops()
+	}
+	k := simd.For(isa)
+	if k == nil {
+		panic(fmt.Sprintf("cpu: instruction set %q, this machine has %v", isa, ISAs()))
+	}
+	return k
+}
+
+// Name says what was detected: "cpu (2 threads, avx512)".
+func (b *Backend) Name() string { return fmt.Sprintf("cpu (%d threads, %s)", b.pool.threads(), b.kern.Name) }
 
 // Sync has nothing to wait for: operations return when they are done, and none can fail.
 func (b *Backend) Sync() error { return nil }
