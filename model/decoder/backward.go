@@ -94,7 +94,7 @@ func (m *Model) queryKeyBackward(p *pass, l *layer, s *acts, dq, dk tensor.Tenso
 // blockBackward takes d from block i's output to its input and adds to the block's adapter gradients. With recomputation s
 // holds the block's input only.
 func (m *Model) blockBackward(p *pass, i int, s *acts, d tensor.Tensor) {
-	l := m.lease(i)
+	l := m.lease(p, i)
 	defer m.Weights.Release(i)
 	if i > m.first {
 		m.Weights.Prefetch(i - 1)

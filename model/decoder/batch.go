@@ -75,7 +75,9 @@ func (b *Batch) check(c *Config, o Options, table int) error {
 type pass struct {
 	B, T     int
 	pos, doc tensor.Tensor // I32 [1,N]
-	cache    *Cache        // nil: queries and keys are the same tokens
+	ids      tensor.Tensor // I32 [1,N], what dropout's masks depend on; absent: no dropout
+	step     int
+	cache    *Cache // nil: queries and keys are the same tokens
 	in       func(linear int, x tensor.Tensor)
 	out      func(module string, y tensor.Tensor)
 }
@@ -103,6 +105,22 @@ func (m *Model) begin(b *Batch) *pass {
 	}
 	p.pos, p.doc = m.upload(pos), m.upload(doc)
 	return p
+}
+
+// dropout uploads the identity of every row of activations: its row in the data and its position there, whatever the padding.
+func (m *Model) dropout(p *pass, b *Batch) {
+	if m.Adapters.Config.Dropout == 0 {
+		return
+	}
+	ids := make([]int32, p.n())
+	for i := range ids {
+		row := i / b.T
+		if b.Rows != nil {
+			row = b.Rows[row]
+		}
+		ids[i] = int32(uint32(row*m.Config.MaxPositions + i%b.T))
+	}
+	p.ids, p.step = m.upload(ids), b.Step
 }
 
 // upload pushes v as I32 [1,n].

@@ -136,12 +136,16 @@ type layer struct {
 	lin [7]lora.Linear
 }
 
-func (m *Model) lease(i int) *layer { return m.bind(i, m.Weights.Acquire(i)) }
+func (m *Model) lease(p *pass, i int) *layer { return m.bind(p, i, m.Weights.Acquire(i)) }
 
-func (m *Model) bind(i int, blk *Block) *layer {
+func (m *Model) bind(p *pass, i int, blk *Block) *layer {
 	l := &layer{Block: blk, i: i, lin: m.linears[i]}
 	for j := range l.lin {
-		l.lin[j].W, l.lin[j].Bias = blk.Linears[j].W, blk.Linears[j].Bias
+		t := &l.lin[j]
+		t.W, t.Bias = blk.Linears[j].W, blk.Linears[j].Bias
+		if t.Adapted() && !p.ids.Absent() {
+			t.Drop = m.Adapters.Config.DropoutAt(t.Name, p.step, p.ids)
+		}
 	}
 	return l
 }

@@ -27,10 +27,10 @@ func (m *Model) BlockForward(i int, blk *Block, x tensor.Tensor, b Batch, observ
 	p := m.begin(&b)
 	p.in = observe
 	if blk != nil {
-		m.through(p, m.bind(i, blk), x)
+		m.through(p, m.bind(p, i, blk), x)
 		return m.Sync()
 	}
-	m.step(i, func(l *layer) { m.through(p, l, x) })
+	m.step(p, i, func(l *layer) { m.through(p, l, x) })
 	return m.Sync()
 }
 

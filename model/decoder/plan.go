@@ -103,6 +103,7 @@ func (dry) Merge(_ tensor.Tensor, _ *sparse.Weight, _, _ tensor.Tensor, _ float3
 func (dry) Mask(tensor.Tensor, *sparse.Weight)                                             {}
 func (dry) AddBias(_, _ tensor.Tensor)                                                     {}
 func (dry) Add(_, _ tensor.Tensor)                                                         {}
+func (dry) Dropout(_, _, _ tensor.Tensor, _ uint64, _ float32)                             {}
 func (dry) Gather(_, _, _ tensor.Tensor)                                                   {}
 func (dry) Scatter(_, _, _ tensor.Tensor)                                                  {}
 func (dry) RMSNorm(_, _, _, _ tensor.Tensor, _ float32)                                    {}

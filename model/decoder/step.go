@@ -41,6 +41,7 @@ func (m *Model) LossGrad(b Batch) (sum float64, tokens int, err error) {
 	}
 	defer m.Acts.Reset(m.Acts.Mark())
 	p := m.begin(&b)
+	m.dropout(p, &b)
 	x, d := m.embed(p, &b), m.push(p.n(), m.Config.Hidden)
 	kept, x := m.runKeeping(p, x)
 	loss, rows := m.head(p, x, d, &b)
@@ -68,13 +69,13 @@ func (m *Model) embed(p *pass, b *Batch) tensor.Tensor {
 // run takes x through all blocks in place.
 func (m *Model) run(p *pass, x tensor.Tensor) {
 	for i := range m.Config.Layers {
-		m.step(i, func(l *layer) { m.through(p, l, x) })
+		m.step(p, i, func(l *layer) { m.through(p, l, x) })
 	}
 }
 
 // step runs f with block i leased and the next one on its way.
-func (m *Model) step(i int, f func(l *layer)) {
-	l := m.lease(i)
+func (m *Model) step(p *pass, i int, f func(l *layer)) {
+	l := m.lease(p, i)
 	if i+1 < m.Config.Layers {
 		m.Weights.Prefetch(i + 1)
 	}
@@ -92,7 +93,7 @@ type kept struct {
 func (m *Model) runKeeping(p *pass, x tensor.Tensor) ([]kept, tensor.Tensor) {
 	var all []kept
 	for i := range m.Config.Layers {
-		m.step(i, func(l *layer) {
+		m.step(p, i, func(l *layer) {
 			if i < m.first {
 				m.through(p, l, x)
 				return

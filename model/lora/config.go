@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/splora/splora/model/tensor"
 )
 
 // AllLinear is the target that names every linear of the blocks.
@@ -21,8 +23,18 @@ type Config struct {
 	RSLoRA bool
 	// Dropout is the probability with which plain LoRA drops an input of the adapter's path, [0, 1).
 	Dropout float64
+	// Seed is that of dropout's masks.
+	Seed uint64
 	// Targets are names of linears as PEFT's target_modules has them ("q_proj"), or AllLinear; empty means AllLinear.
 	Targets []string
+}
+
+// DropoutAt is the dropout of the layer of that name at an optimizer step, for rows of the given identity (I32 [1,N]).
+func (c Config) DropoutAt(name string, step int, ids tensor.Tensor) Dropout {
+	if c.Dropout == 0 || c.Method != LoRA {
+		return Dropout{}
+	}
+	return Dropout{P: float32(c.Dropout), Seed: mix(stream(c.Seed, name) + uint64(step)*gamma), IDs: ids}
 }
 
 // Defaults fills in what is zero.

@@ -31,6 +31,15 @@ type Linear struct {
 	Scale  float32
 	// A [r,in], B [out,r] and their gradients are windows into the flat vectors of Adapters; absent: frozen only.
 	A, B, DA, DB tensor.Tensor
+	// Drop drops inputs of plain LoRA's path; the zero Dropout drops none.
+	Drop Dropout
+}
+
+// Dropout is one layer's dropout in one step: D(x) = x ⊙ m/(1−P). Forward, recomputation and backward find the same m.
+type Dropout struct {
+	P    float32
+	Seed uint64        // of this layer and step
+	IDs  tensor.Tensor // I32 [1,N]: which row of the data each row of x is
 }
 
 // Adapted reports whether the layer has an adapter.
@@ -62,13 +71,22 @@ func (l *Linear) Forward(dev compute.Device, y, x tensor.Tensor, beta float32) {
 	}
 }
 
-// addPath adds s·(x·Aᵀ)·Bᵀ to y.
+// addPath adds s·(D(x)·Aᵀ)·Bᵀ to y.
 func (l *Linear) addPath(dev compute.Device, y, x tensor.Tensor) {
-	mark := dev.Acts.Mark()
+	defer dev.Acts.Reset(dev.Acts.Mark())
 	t := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
-	dev.Gemm(t, 1, x, false, l.A, true, 0)
+	dev.Gemm(t, 1, l.dropped(dev, x), false, l.A, true, 0)
 	dev.Gemm(y, l.Scale, t, false, l.B, true, 1)
-	dev.Acts.Reset(mark)
+}
+
+// dropped is D(x), pushed; x itself without dropout.
+func (l *Linear) dropped(dev compute.Device, x tensor.Tensor) tensor.Tensor {
+	if l.Drop.P == 0 {
+		return x
+	}
+	d := dev.Acts.Push(tensor.F32, x.Rows, x.Cols)
+	dev.Dropout(d, x, l.Drop.IDs, l.Drop.Seed, l.Drop.P)
+	return d
 }
 
 // Backward sets dx = dy·W̃ + β·dx, unless dx is absent, and adds to DA and DB, unless they are.
@@ -96,20 +114,33 @@ func (l *Linear) maskedGradient(dev compute.Device, dy, x tensor.Tensor) {
 	dev.Weight.Return(g)
 }
 
-// pathBackward differentiates s·(x·Aᵀ)·Bᵀ: with u = dy·B,  dx += s·u·A,  DA += s·uᵀ·x,  DB += s·dyᵀ·(x·Aᵀ).
+// pathBackward differentiates s·(D(x)·Aᵀ)·Bᵀ: with u = dy·B,  dx += D(s·u·A),  DA += s·uᵀ·D(x),  DB += s·dyᵀ·(D(x)·Aᵀ).
 func (l *Linear) pathBackward(dev compute.Device, dx, dy, x tensor.Tensor) {
-	mark := dev.Acts.Mark()
-	defer dev.Acts.Reset(mark)
+	defer dev.Acts.Reset(dev.Acts.Mark())
 	u := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
 	dev.Gemm(u, 1, dy, false, l.B, false, 0)
 	if !dx.Absent() {
-		dev.Gemm(dx, l.Scale, u, false, l.A, false, 1)
+		l.pathInput(dev, dx, u)
 	}
 	if l.DA.Absent() {
 		return
 	}
+	x = l.dropped(dev, x)
 	t := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
 	dev.Gemm(t, 1, x, false, l.A, true, 0)
 	dev.Gemm(l.DA, l.Scale, u, true, x, false, 1)
 	dev.Gemm(l.DB, l.Scale, dy, true, t, false, 1)
+}
+
+// pathInput adds D(s·u·A) to dx.
+func (l *Linear) pathInput(dev compute.Device, dx, u tensor.Tensor) {
+	if l.Drop.P == 0 {
+		dev.Gemm(dx, l.Scale, u, false, l.A, false, 1)
+		return
+	}
+	defer dev.Acts.Reset(dev.Acts.Mark())
+	t := dev.Acts.Push(tensor.F32, dx.Rows, dx.Cols)
+	dev.Gemm(t, l.Scale, u, false, l.A, false, 0)
+	dev.Dropout(t, t, l.Drop.IDs, l.Drop.Seed, l.Drop.P)
+	dev.Add(dx, t)
 }
