@@ -99,7 +99,9 @@ func kernels(isa string) *simd.Kernels {
 }
 
 // Name says what was detected: "cpu (2 threads, avx512)".
-func (b *Backend) Name() string { return fmt.Sprintf("cpu (%d threads, %s)", b.pool.threads(), b.kern.Name) }
+func (b *Backend) Name() string {
+	return fmt.Sprintf("cpu (%d threads, %s)", b.pool.threads(), b.kern.Name)
+}
 
 // Sync has nothing to wait for: operations return when they are done, and none can fail.
 func (b *Backend) Sync() error { return nil }

@@ -24,7 +24,9 @@ func open(t *testing.T, c cpu.Config) compute.Backend {
 }
 
 func TestTheBackendConforms(t *testing.T) {
-	computetest.Run(t, open(t, cpu.Config{}))
+	for _, isa := range cpu.ISAs() {
+		t.Run(isa, func(t *testing.T) { computetest.Run(t, open(t, cpu.Config{ISA: isa, Threads: 2})) })
+	}
 }
 
 func TestResultsDoNotDependOnTheNumberOfThreads(t *testing.T) {

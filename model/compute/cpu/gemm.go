@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/tensor"
 )
 
@@ -15,14 +16,6 @@ const (
 	blockM = 144
 	blockN = 512
 )
-
-// kernel is a micro-kernel: tile sets c [mr,nr] = α·Σ_k a[k,:]ᵀ·b[k,:] + β·c over k < kc; a and b are packed panels, rows of
-// c are ldc apart. β = 0 does not read c.
-type kernel struct {
-	name   string
-	mr, nr int
-	tile   func(kc int, a, b, c *float32, ldc int, alpha, beta float32)
-}
 
 // gemmBuffers are the packed operands; they grow to what the largest product needs and stay.
 type gemmBuffers struct{ a, b []float32 }
@@ -48,11 +41,11 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 		scaleBy(dst.Float32(), beta)
 		return
 	}
-	kern := goKernel
-	grow(&b.gemm.a, roundUp(min(m, maxM), kern.mr)*min(k, blockK))
-	grow(&b.gemm.b, roundUp(min(n, maxN), kern.nr)*min(k, blockK))
-	left := side{t: am, along: ta, rows: m, width: kern.mr}
-	right := side{t: bm, along: !tb, rows: n, width: kern.nr}
+	kern := b.kern
+	grow(&b.gemm.a, roundUp(min(m, maxM), kern.MR)*min(k, blockK))
+	grow(&b.gemm.b, roundUp(min(n, maxN), kern.NR)*min(k, blockK))
+	left := side{t: am, along: ta, rows: m, width: kern.MR}
+	right := side{t: bm, along: !tb, rows: n, width: kern.NR}
 	for j := 0; j < n; j += maxN {
 		for i := 0; i < m; i += maxM {
 			b.gemmBlock(kern, dst, alpha, beta, left, right, i, j, k)
@@ -61,11 +54,11 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 }
 
 // gemmBlock computes the block of dst that begins at (i, j).
-func (b *Backend) gemmBlock(kern *kernel, dst tensor.Tensor, alpha, beta float32, left, right side, i, j, k int) {
+func (b *Backend) gemmBlock(kern *simd.Kernels, dst tensor.Tensor, alpha, beta float32, left, right side, i, j, k int) {
 	m, n := min(maxM, left.rows-i), min(maxN, right.rows-j)
 	for k0 := 0; k0 < k; k0 += blockK {
 		kc := min(blockK, k-k0)
-		b.tasks.pack = packTask{left, right, i, j, m, n, k0, kc, b.gemm.a, b.gemm.b}
+		b.tasks.pack = packTask{kern, left, right, i, j, m, n, k0, kc, b.gemm.a, b.gemm.b}
 		b.pool.run(&b.tasks.pack, b.tasks.pack.count(), grain((m+n)*kc/b.tasks.pack.count()))
 		t := tileTask{kern: kern, a: b.gemm.a, b: b.gemm.b, c: dst.Float32()[i*dst.Cols+j:], ldc: dst.Cols,
 			m: m, n: n, kc: kc, alpha: alpha, beta: beta}
@@ -113,7 +106,7 @@ func grow(buf *[]float32, n int) {
 
 // tileTask multiplies packed panels into dst, in pieces of about blockM × blockN.
 type tileTask struct {
-	kern        *kernel
+	kern        *simd.Kernels
 	a, b, c     []float32
 	ldc         int
 	m, n, kc    int
@@ -122,18 +115,18 @@ type tileTask struct {
 
 // grid is the size of a piece in panels, and the number of pieces along a row of pieces.
 func (t *tileTask) grid() (pm, pn, across int) {
-	pm, pn = max(1, blockM/t.kern.mr), max(1, blockN/t.kern.nr)
-	return pm, pn, (t.n + pn*t.kern.nr - 1) / (pn * t.kern.nr)
+	pm, pn = max(1, blockM/t.kern.MR), max(1, blockN/t.kern.NR)
+	return pm, pn, (t.n + pn*t.kern.NR - 1) / (pn * t.kern.NR)
 }
 
 func (t *tileTask) pieces() int {
 	pm, _, across := t.grid()
-	return (t.m + pm*t.kern.mr - 1) / (pm * t.kern.mr) * across
+	return (t.m + pm*t.kern.MR - 1) / (pm * t.kern.MR) * across
 }
 
 func (t *tileTask) do(w *worker, i, j int) {
 	pm, pn, across := t.grid()
-	mr, nr := t.kern.mr, t.kern.nr
+	mr, nr := t.kern.MR, t.kern.NR
 	for ; i < j; i++ {
 		i0, j0 := i/across*pm*mr, i%across*pn*nr
 		i1, j1 := min(i0+pm*mr, t.m), min(j0+pn*nr, t.n)
@@ -145,21 +138,22 @@ func (t *tileTask) do(w *worker, i, j int) {
 	}
 }
 
-// tile computes the tile at (i, j); one that hangs over the edge goes by way of scratch.
+// tile computes the tile at (i, j), with the narrowest kernel that covers it; one that hangs over the edge goes by way of scratch.
 func (t *tileTask) tile(w *worker, i, j int) {
-	mr, nr := t.kern.mr, t.kern.nr
-	a, b, c := &t.a[i*t.kc], &t.b[j*t.kc], t.c[i*t.ldc+j:]
-	if i+mr <= t.m && j+nr <= t.n {
-		t.kern.tile(t.kc, a, b, &c[0], t.ldc, t.alpha, t.beta)
+	k := t.kern
+	rows, cols := min(k.MR, t.m-i), min(k.NR, t.n-j)
+	ri, ci := (rows-1)/k.RowStep, (cols-1)/k.Lanes
+	f, a, b, c := k.Tile[ri][ci], &t.a[i*t.kc], &t.b[j*t.kc], t.c[i*t.ldc+j:]
+	if rows == (ri+1)*k.RowStep && cols == (ci+1)*k.Lanes {
+		f(t.kc, a, b, &c[0], t.ldc, t.alpha, t.beta)
 		return
 	}
-	rows, cols := min(mr, t.m-i), min(nr, t.n-j)
-	edge := w.scratch(mr * nr)
+	edge := w.scratch(k.MR * k.NR)
 	for r := 0; t.beta != 0 && r < rows; r++ {
-		copy(edge[r*nr:r*nr+cols], c[r*t.ldc:])
+		copy(edge[r*k.NR:r*k.NR+cols], c[r*t.ldc:])
 	}
-	t.kern.tile(t.kc, a, b, &edge[0], nr, t.alpha, t.beta)
+	f(t.kc, a, b, &edge[0], k.NR, t.alpha, t.beta)
 	for r := range rows {
-		copy(c[r*t.ldc:r*t.ldc+cols], edge[r*nr:])
+		copy(c[r*t.ldc:r*t.ldc+cols], edge[r*k.NR:])
 	}
 }

@@ -1,10 +1,17 @@
 package cpu
 
-import "unsafe"
+import (
+	"unsafe"
 
-// goKernel is the portable micro-kernel and the twin of the others: 4×4, as two halves of 4×2 that stay in registers.
-var goKernel = &kernel{name: "go", mr: 4, nr: 4, tile: tileGo}
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
+)
 
+// loops are the portable kernels and the twin of the others: everything is a Go loop.
+func loops() *simd.Kernels {
+	return &simd.Kernels{Name: "go", Lanes: 4, MR: 4, NR: 4, RowStep: 4, Tile: [3][2]simd.Tile{{tileGo}}}
+}
+
+// tileGo is a 4×4 tile, as two halves of 4×2 that stay in registers.
 func tileGo(kc int, a, b, c *float32, ldc int, alpha, beta float32) {
 	as, bs := unsafe.Slice(a, 4*kc), unsafe.Slice(b, 4*kc)
 	cs := unsafe.Slice(c, 3*ldc+4)

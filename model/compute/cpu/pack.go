@@ -1,10 +1,16 @@
 package cpu
 
-import "github.com/splora/splora/model/tensor"
+import (
+	"unsafe"
 
-// packTask packs the panels of both sides: panel p holds dst[k·width + r] = row p·width + r at k, short panels filled up
-// with 0, everything widened to float32.
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
+	"github.com/splora/splora/model/tensor"
+)
+
+// packTask packs the panels of both sides: panel p holds dst[k·width + r] = row p·width + r at k, widened to float32. What a
+// short panel holds beyond its rows is unspecified: it only reaches elements that are not stored.
 type packTask struct {
+	kern        *simd.Kernels
 	left, right side
 	i, j, m, n  int
 	k0, kc      int
@@ -24,40 +30,71 @@ func (t *packTask) do(w *worker, i, j int) {
 	l, _ := t.panels()
 	for ; i < j; i++ {
 		if i < l {
-			t.left.pack(w, t.a, t.i, t.m, i, t.k0, t.kc)
+			t.panel(w, t.left, t.a, t.i, t.m, i)
 		} else {
-			t.right.pack(w, t.b, t.j, t.n, i-l, t.k0, t.kc)
+			t.panel(w, t.right, t.b, t.j, t.n, i-l)
 		}
 	}
 }
 
-// pack sets panel p of the rows [first, first+rows), inner elements [k0, k0+kc).
-func (s side) pack(w *worker, dst []float32, first, rows, p, k0, kc int) {
-	r0, n := p*s.width, min(s.width, rows-p*s.width)
-	dst = dst[r0*kc : (r0+s.width)*kc]
-	if n < s.width {
-		clear(dst)
-	}
-	if s.along {
-		packAlong(dst, s.t, first+r0, n, s.width, k0, kc)
-	} else {
-		packAcross(dst, s.t, first+r0, n, s.width, k0, kc, w.scratch(kc))
-	}
-}
-
-// packAlong packs rows that lie along the memory: (row, k) at t[k, row].
-func packAlong(dst []float32, t tensor.Tensor, row, n, width, k0, kc int) {
-	for k := range kc {
-		widen(dst[k*width:k*width+n], t, (k0+k)*t.Cols+row)
+// panel packs panel p of the rows [first, first+rows) of s.
+func (t *packTask) panel(w *worker, s side, dst []float32, first, rows, p int) {
+	r0 := p * s.width
+	n := min(s.width, rows-r0)
+	dst = dst[r0*t.kc : (r0+s.width)*t.kc]
+	lanes := t.kern.Lanes
+	for g := 0; g < n; g += lanes {
+		n := min(lanes, n-g)
+		if s.along {
+			packAlong(t.kern, dst[g:], s.t, first+r0+g, n, s.width, t.k0, t.kc)
+		} else {
+			packAcross(w, t.kern, dst[g:], s.t, first+r0+g, n, s.width, t.k0, t.kc)
+		}
 	}
 }
 
-// packAcross packs rows that lie across it: (row, k) at t[row, k].
-func packAcross(dst []float32, t tensor.Tensor, row, n, width, k0, kc int, line []float32) {
-	for r := range n {
-		widen(line, t, (row+r)*t.Cols+k0)
+// packAlong packs n rows that lie along the memory: (row, k) at t[k, row].
+func packAlong(kern *simd.Kernels, dst []float32, t tensor.Tensor, row, n, width, k0, kc int) {
+	along := kern.Along[format(t.DType)]
+	if along == nil || kern.Lanes == 8 && n < 8 && t.DType != tensor.F32 {
+		for k := range kc {
+			widen(dst[k*width:k*width+n], t, (k0+k)*t.Cols+row)
+		}
+		return
+	}
+	along(&dst[0], width, element(t, k0*t.Cols+row), t.Cols, kc, n)
+}
+
+// packAcross packs n rows that lie across it: (row, k) at t[row, k].
+func packAcross(w *worker, kern *simd.Kernels, dst []float32, t tensor.Tensor, row, n, width, k0, kc int) {
+	done := 0
+	if f := kern.Transpose[format(t.DType)]; f != nil && kc >= kern.Lanes {
+		for r := range w.rows {
+			w.rows[r] = element(t, (row+min(r, n-1))*t.Cols)
+		}
+		f(&dst[0], width, &w.rows, k0, kc/kern.Lanes, n)
+		done = kc / kern.Lanes * kern.Lanes
+	}
+	line := w.scratch(kc - done)
+	for r := 0; len(line) > 0 && r < n; r++ {
+		widen(line, t, (row+r)*t.Cols+k0+done)
 		for k, v := range line {
-			dst[k*width+r] = v
+			dst[(done+k)*width+r] = v
 		}
 	}
+}
+
+// element is the address of element i.
+func element(t tensor.Tensor, i int) unsafe.Pointer {
+	return unsafe.Pointer(&t.Mem.Host[i*t.DType.Size()])
+}
+
+func format(dt tensor.DType) simd.Format {
+	switch dt {
+	case tensor.BF16:
+		return simd.BF16
+	case tensor.F16:
+		return simd.F16
+	}
+	return simd.F32
 }

@@ -3,6 +3,7 @@ package cpu
 import (
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // task is an operation cut into pieces: do computes items [i, j). Pieces are independent.
@@ -12,7 +13,8 @@ type task interface {
 
 // worker is one thread's scratch memory; it grows to what the largest operation needs and stays.
 type worker struct {
-	buf []float32
+	buf  []float32
+	rows [16]unsafe.Pointer // of a transposition
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.

@@ -1,0 +1,107 @@
+package simd
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+// For gives the kernels of the named instruction set, or nil when this machine lacks it.
+func For(name string) *Kernels {
+	x := &cpu.X86
+	switch {
+	case name == "avx512" && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasFMA:
+		return &Kernels{
+			Name: name, Lanes: 16, MR: 12, NR: 32, RowStep: 4,
+			Tile:      [3][2]Tile{{gemm512x4x1, gemm512x4x2}, {gemm512x8x1, gemm512x8x2}, {gemm512x12x1, gemm512x12x2}},
+			Transpose: [3]Transpose{transpose512F32, transpose512BF16, transpose512F16},
+			Along:     [3]Along{along512F32, along512BF16, along512F16},
+			Peak:      peak512,
+		}
+	case name == "avx2" && x.HasAVX2 && x.HasFMA: // every such machine has F16C
+		return &Kernels{
+			Name: name, Lanes: 8, MR: 6, NR: 16, RowStep: 2,
+			Tile:      [3][2]Tile{{gemm256x2x1, gemm256x2x2}, {gemm256x4x1, gemm256x4x2}, {gemm256x6x1, gemm256x6x2}},
+			Transpose: [3]Transpose{transpose256F32, transpose256BF16, transpose256F16},
+			Along:     [3]Along{along256F32, along256BF16, along256F16},
+			Peak:      peak256,
+		}
+	}
+	return nil
+}
+
+//go:noescape
+func gemm512x12x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm512x12x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm512x8x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm512x8x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm512x4x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm512x4x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func transpose512F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+
+//go:noescape
+func along512F32(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
+
+//go:noescape
+func transpose512BF16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+
+//go:noescape
+func along512BF16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
+
+//go:noescape
+func transpose512F16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+
+//go:noescape
+func along512F16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
+
+func peak512(n int)
+
+//go:noescape
+func gemm256x6x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm256x6x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm256x4x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm256x4x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm256x2x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func gemm256x2x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
+
+//go:noescape
+func transpose256F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+
+//go:noescape
+func along256F32(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
+
+//go:noescape
+func transpose256BF16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+
+//go:noescape
+func along256BF16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
+
+//go:noescape
+func transpose256F16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+
+//go:noescape
+func along256F16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
+
+func peak256(n int)
