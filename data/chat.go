@@ -37,9 +37,10 @@ type chat struct {
 	tok      Tokenizer
 	template *jinja.Template
 	now      time.Time
-	// ending is what the template writes after an assistant's content at the end of a conversation, without the white
-	// space at its end: the marker that ends a turn. "": it has none, or hides it.
+	// ending is what the template writes after an assistant's content, up to the marker that ends the turn. "": it has
+	// none, or hides it.
 	ending string
+	lead   string // what it writes between the generation prompt and the content, as a rule nothing or a space
 }
 
 // A day that never changes, for templates that ask for today's: data must not depend on when it was tokenised. It is the
@@ -59,21 +60,47 @@ func newChat(tok Tokenizer) (*chat, error) {
 		return nil, fmt.Errorf("chat template: %w", err)
 	}
 	c := &chat{tok: tok, template: t, now: trainingDay}
-	c.ending = c.findEnding()
+	c.probe()
 	return c, nil
 }
 
-// findEnding renders a conversation whose answer cannot be mistaken for anything else, and sees what follows it.
-func (c *chat) findEnding() string {
+// probe renders a conversation whose answer cannot be mistaken for anything else, and sees what stands around it.
+func (c *chat) probe() {
 	const answer = "Qx7zAnswerZ7xq"
-	probe := []Message{{"system", "Be brief"}, {"user", "Question"}, {"assistant", answer}}
-	for _, messages := range [][]Message{probe[1:], probe} { // some templates want a system's turn, some refuse it
-		if text, _, err := c.render(turns(messages), nil, false); err == nil {
-			_, after, _ := strings.Cut(text, answer)
-			return strings.TrimRight(after, " \t\r\n")
+	talk := []Message{{"system", "Be brief"}, {"user", "Question"}, {"assistant", answer}}
+	for _, messages := range [][]Message{talk[1:], talk} { // some templates want a system's turn, some refuse it
+		text, _, err := c.render(turns(messages), nil, false)
+		before, after, ok := strings.Cut(text, answer)
+		if err != nil || !ok {
+			continue
+		}
+		c.ending = c.marker(after)
+		prompt, _, err := c.render(turns(messages[:len(messages)-1]), nil, true)
+		if lead, ok := strings.CutPrefix(before, prompt); ok && err == nil {
+			c.lead = lead
+		}
+		return
+	}
+}
+
+// marker cuts what follows an answer after the marker that ends the turn: the EOS, else the first special token, else
+// all but the white space at its end. Some templates go on with the next turn's header, asked or not.
+func (c *chat) marker(after string) string {
+	if id, ok := c.tok.EOS(); ok {
+		if before, _, ok := strings.Cut(after, c.tok.Token(id)); ok {
+			return before + c.tok.Token(id)
 		}
 	}
-	return ""
+	for _, id := range c.tok.Encode(after, false) {
+		name := c.tok.Token(id)
+		if special := strings.HasPrefix(name, "<") && strings.HasSuffix(name, ">") && len(name) > 2; !special {
+			continue
+		}
+		if before, _, ok := strings.Cut(after, name); ok {
+			return before + name
+		}
+	}
+	return strings.TrimRight(after, " \t\r\n")
 }
 
 // turns are messages as templates see them.
@@ -236,9 +263,10 @@ func (c *chat) turn(text string, from int, messages []any, i int, tools any) (ji
 	answer = strings.TrimSpace(answer)
 	start := c.start(text, from, messages[:i], tools)
 	if start < 0 && answer != "" { // the template lays out earlier turns differently when more follow: look for the answer
-		start = strings.Index(text[from:], answer) + from
-		if start < from {
-			start = -1
+		for _, begin := range []string{c.lead + answer, answer} {
+			if at := strings.Index(text[from:], begin); at >= 0 && start < 0 {
+				start = from + at
+			}
 		}
 	}
 	if start < 0 {
