@@ -2,6 +2,7 @@ package family
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -80,4 +81,16 @@ func (f *Folder) Tensors() []safetensors.Spec {
 	}
 	slices.SortFunc(specs, func(a, b safetensors.Spec) int { return strings.Compare(a.Name, b.Name) })
 	return specs
+}
+
+// Others lists the stored tensors that are no part of a linear's weight: embedding, head, norms, biases.
+func (f *Folder) Others() []safetensors.Spec { return folderSource{f}.rest() }
+
+// Raw is a stored tensor's bytes, in the mapping.
+func (f *Folder) Raw(name string) ([]byte, error) {
+	t, ok := f.weights.Tensor(name)
+	if !ok {
+		return nil, fmt.Errorf("family: %s: no tensor is named %q", f.Dir, name)
+	}
+	return t.Data, nil
 }

@@ -217,3 +217,11 @@ func dropOld(out string, keep int) error {
 	}
 	return nil
 }
+
+// Fingerprint is what all ranks must have set alike.
+func (c *Config) Fingerprint() string {
+	same := *c
+	same.Out, same.CacheDir, same.Threads, same.Model, same.Adapter, same.Data, same.EvalData = "", "", 0, "", "", nil, nil
+	sum := sha256.Sum256(same.YAML())
+	return hex.EncodeToString(sum[:8])
+}

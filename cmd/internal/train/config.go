@@ -164,7 +164,7 @@ func (c *Config) Validate() error {
 		{!(c.WarmupRatio >= 0 && c.WarmupRatio < 1), fmt.Sprintf("--warmup-ratio %v: in [0, 1)", c.WarmupRatio)},
 		{c.WarmupSteps > 0 && c.WarmupRatio > 0, "--warmup-steps and --warmup-ratio say the same thing twice: give one"},
 		{!(c.WeightDecay >= 0), fmt.Sprintf("--weight-decay %v: at least 0", c.WeightDecay)},
-		{!(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1), "--beta1, --beta2: in [0, 1)"},
+		{!(c.Beta1 > 0 && c.Beta1 < 1 && c.Beta2 > 0 && c.Beta2 < 1), "--beta1, --beta2: in (0, 1)"},
 		{!(c.Eps > 0), fmt.Sprintf("--eps %v: greater than 0", c.Eps)},
 		{!(c.Clip >= 0), fmt.Sprintf("--clip %v: at least 0", c.Clip)},
 		{!slices.Contains([]string{"truncate", "split", "error"}, c.TooLong), fmt.Sprintf("--too-long %q: truncate, split or error", c.TooLong)},

@@ -1,0 +1,99 @@
+package train
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/decoder"
+	"github.com/splora/splora/model/lora"
+	"github.com/splora/splora/model/safetensors"
+	"github.com/splora/splora/model/tensor"
+)
+
+// writeAdapter writes the adapters into dir, in PEFT's layout, with the marker that says how they must be merged.
+func (t *trainer) writeAdapter(dir string) error {
+	base, err := filepath.Abs(t.Model)
+	if err != nil {
+		return err
+	}
+	c := t.ad.Config
+	targets := c.Targets
+	if c.Adapts("") { // all-linear
+		targets = decoder.Linears[:]
+	}
+	a := safetensors.Adapter{Config: safetensors.NewLoRAConfig(base, c.Rank, c.Alpha, c.Dropout, c.RSLoRA, targets,
+		safetensors.Splora{Method: c.Method.String(), MaskedMerge: c.Method == lora.SPLoRA, Base: t.ModelID})}
+	host := tensor.New(tensor.F32, 1, t.ad.Len())
+	t.be.Download(host.Mem.Host, t.ad.Params)
+	for i, w := range t.ad.Windows {
+		A, B := t.ad.Of(i, host)
+		a.Modules = append(a.Modules, safetensors.Module{Name: w.Name, A: A, B: B})
+	}
+	return safetensors.WriteAdapter(dir, a)
+}
+
+// readAdapter sets the adapters to those of a folder in PEFT's layout.
+func (t *trainer) readAdapter(dir string) error {
+	a, err := safetensors.ReadAdapter(dir)
+	if err != nil {
+		return err
+	}
+	if masked := t.ad.Config.Method == lora.SPLoRA; a.Masked() != masked && a.Config.Splora != nil {
+		return fmt.Errorf("%s was trained with method %s and this run is %s; give --method %s", dir, a.Config.Splora.Method, t.ad.Config.Method, a.Config.Splora.Method)
+	}
+	if err := fill(t.be, t.ad, a); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
+}
+
+// fill sets ad's parameters to a's, which must adapt exactly the same linears with the same rank and scale.
+func fill(be compute.Backend, ad *lora.Adapters, a *safetensors.Adapter) error {
+	if len(a.Modules) != len(ad.Windows) {
+		return fmt.Errorf("it adapts %d linears, this run %d; give the --targets it was trained with", len(a.Modules), len(ad.Windows))
+	}
+	for _, m := range a.Modules {
+		i := ad.Find(m.Name)
+		if i < 0 {
+			return fmt.Errorf("it adapts %s, which this run does not; give the --targets it was trained with", m.Name)
+		}
+		A, B := ad.Of(i, ad.Params)
+		if m.A.Rows != A.Rows || m.A.Cols != A.Cols || m.B.Rows != B.Rows || m.B.Cols != B.Cols {
+			return fmt.Errorf("%s: A is [%d,%d] and B [%d,%d], this run has [%d,%d] and [%d,%d]; give the --rank it was trained with",
+				m.Name, m.A.Rows, m.A.Cols, m.B.Rows, m.B.Cols, A.Rows, A.Cols, B.Rows, B.Cols)
+		}
+		if s := ad.Config.Scale(); float32(m.Scale) != float32(s) {
+			return fmt.Errorf("%s: its scale is %v, this run's is %v; give the --alpha and --rslora it was trained with", m.Name, m.Scale, s)
+		}
+		be.Upload(A, m.A.Mem.Host)
+		be.Upload(B, m.B.Mem.Host)
+	}
+	return be.Sync()
+}
+
+// Frozen gives the adapters of a folder for evaluation and generation: no gradients.
+func Frozen(be compute.Backend, arch decoder.Config, w decoder.Weights, a *safetensors.Adapter) (*lora.Adapters, error) {
+	c := lora.Config{Method: lora.LoRA, Rank: a.Config.R, Alpha: a.Config.Alpha, RSLoRA: a.Config.RSLoRA}
+	if a.Masked() {
+		c.Method = lora.SPLoRA
+	}
+	all, err := decoder.Targets(arch, w, lora.Config{})
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]lora.Shape{}
+	for _, s := range all {
+		known[s.Name] = s
+	}
+	var shapes []lora.Shape
+	for _, m := range a.Modules {
+		s, ok := known[m.Name]
+		if !ok {
+			return nil, fmt.Errorf("the adapter is for %s, which the model does not have", m.Name)
+		}
+		shapes = append(shapes, s)
+	}
+	ad := lora.New(be, c, shapes, false)
+	return ad, fill(be, ad, a)
+}

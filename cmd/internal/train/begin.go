@@ -1,0 +1,197 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/splora/splora/data"
+	"github.com/splora/splora/model/decoder"
+	"github.com/splora/splora/model/lora"
+	"github.com/splora/splora/model/tensor"
+	"github.com/splora/splora/optim"
+)
+
+// LoRA is the adapters' part of the configuration.
+func (c *Config) LoRA() (lora.Config, error) {
+	m, err := lora.ParseMethod(c.Method)
+	if err != nil {
+		return lora.Config{}, err
+	}
+	l := lora.Config{Method: m, Rank: c.Rank, Alpha: c.Alpha, RSLoRA: c.RSLoRA, Dropout: c.Dropout, Targets: c.Targets}
+	if err := l.Validate(decoder.Linears[:]); err != nil {
+		return l, usageError{err}
+	}
+	return l, nil
+}
+
+// Options is the model's part of the configuration, for rows of at most longest tokens.
+func (c *Config) Options(longest int) decoder.Options {
+	o := decoder.Options{Batch: c.MicroBatch, Seq: longest}
+	if c.Recompute == "none" {
+		o.Recompute = decoder.RecomputeNone
+	}
+	return o
+}
+
+// build makes the model and its adapters, all zero.
+func (t *trainer) build() error {
+	lc, err := t.Config.LoRA()
+	if err != nil {
+		return err
+	}
+	shapes, err := decoder.Targets(t.Arch, t.Weights, lc)
+	if err != nil {
+		return err
+	}
+	longest := t.Rows.Longest()
+	if t.Eval != nil {
+		longest = max(longest, t.Eval.Longest())
+	}
+	t.be = t.Backend
+	t.ad = lora.New(t.be, lc, shapes, true)
+	t.model, err = decoder.New(t.be, t.Arch, t.Weights, t.ad, t.Config.Options(longest))
+	return err
+}
+
+// begin sets the state, the adapters and the schedule to where the run starts: at a checkpoint, at --adapter, or anew. Rank 0
+// reads, the others are told, so that no other rank needs its files.
+func (t *trainer) begin(ctx context.Context) error {
+	var start struct {
+		State State
+		Err   string
+		Usage bool
+	}
+	if t.rank0() {
+		s, err := t.read()
+		start.State = s
+		if err != nil {
+			start.Err, start.Usage = err.Error(), IsUsage(err)
+		}
+	}
+	if err := t.tell(ctx, &start); err != nil {
+		return err
+	}
+	if start.Err != "" {
+		err := errors.New(start.Err)
+		if start.Usage {
+			return usageError{err}
+		}
+		return err
+	}
+	t.state = start.State
+	for _, v := range []tensor.Tensor{t.ad.Params, t.ad.M, t.ad.V} {
+		if err := t.Group.Broadcast(v, 0); err != nil {
+			return err
+		}
+	}
+	t.order = data.NewSampler(t.Rows.Len(), t.Seed, t.Shuffle)
+	t.sched = t.rate()
+	return nil
+}
+
+// tell gives rank 0's v to all ranks.
+func (t *trainer) tell(ctx context.Context, v any) error {
+	var mine []byte
+	if t.rank0() {
+		var err error
+		if mine, err = json.Marshal(v); err != nil {
+			return err
+		}
+	}
+	all, err := t.Group.AllGatherBytes(ctx, mine)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(all[0], v)
+}
+
+// read is rank 0's: it finds the checkpoint, checks that this run may follow it, and reads the adapters.
+func (t *trainer) read() (State, error) {
+	if err := os.MkdirAll(t.Out, 0o755); err != nil {
+		return State{}, explain(err)
+	}
+	if err := removeLeftovers(t.Out); err != nil {
+		return State{}, err
+	}
+	dir, s, err := findCheckpoint(t.Resume, t.Out, func(w string) { t.Log.Warn(w) })
+	if err != nil {
+		return s, err
+	}
+	now := t.fresh(s.GlobalBatch)
+	if dir == "" {
+		return now, t.readAnew()
+	}
+	if err := s.mayFollow(now, t.Schedule); err != nil {
+		return s, usageError{fmt.Errorf("resume %s: %w", dir, err)}
+	}
+	s.TotalSteps, s.World, s.Settings = now.TotalSteps, now.World, now.Settings
+	if s.Step < s.TotalSteps {
+		fmt.Fprintf(t.Err, "resuming from %s\n", dir)
+	}
+	if err := t.readCheckpoint(dir); err != nil {
+		return s, fmt.Errorf("resume %s: %w", dir, err)
+	}
+	return s, setAsideAfter(t.Out, s.Step)
+}
+
+// fresh is the state of a run that has not begun. The global batch is what the configuration says, else what the checkpoint
+// that is resumed from says, else world × accum × micro-batch.
+func (t *trainer) fresh(resumed int) State {
+	b := t.GlobalBatch
+	if b == 0 {
+		b = resumed
+	}
+	if b == 0 {
+		b = t.Group.Size() * t.Accum * t.MicroBatch
+	}
+	steps := t.MaxSteps
+	if steps == 0 {
+		steps = max(1, int(math.Ceil(t.Epochs*float64(t.Rows.Len())/float64(b))))
+	}
+	return State{TotalSteps: steps, GlobalBatch: b, World: t.Group.Size(), Model: t.ModelID, Data: t.DataID, Settings: t.Config.settings()}
+}
+
+// readAnew sets the adapters to --adapter's, or to their random beginning.
+func (t *trainer) readAnew() error {
+	if steps, err := checkpoints(t.Out); err != nil || len(steps) > 0 {
+		return errors.Join(err, usageError{fmt.Errorf("%s holds checkpoints of another run, and --resume none would mix them with this one's: choose another --out, or remove them", t.Out)})
+	}
+	if t.Adapter == "" {
+		t.ad.Init(t.be, t.Seed)
+		return nil
+	}
+	return t.readAdapter(t.Adapter)
+}
+
+func (t *trainer) rate() optim.Schedule {
+	warmup := t.WarmupSteps
+	if t.WarmupRatio > 0 {
+		warmup = int(math.Ceil(t.WarmupRatio * float64(t.state.TotalSteps)))
+	}
+	return optim.Schedule{Kind: optim.Kind(t.Schedule), LR: t.LR, MinLR: t.MinLR, Warmup: warmup, Total: t.state.TotalSteps}
+}
+
+// announce is what a user wants to see before the first step.
+func (t *trainer) announce() {
+	w, p := t.Err, t.model.Plan
+	if t.LogFormat == "json" {
+		return
+	}
+	fmt.Fprintf(w, "configuration (%s):\n%s\n", filepath.Join(t.Out, configFile), indent(string(t.Config.YAML())))
+	st := t.Rows.Stats()
+	fmt.Fprintf(w, "data: %s rows of at most %d tokens from %s; %s tokens, %s trained; %d truncated, %d split, %d dropped\n", humanize.Comma(int64(t.Rows.Len())),
+		t.Rows.Longest(), t.Data.String(), humanize.Comma(st.Tokens), humanize.Comma(st.Trained), st.Truncated, st.Split, st.Dropped)
+	fmt.Fprintf(w, "first row, the trained tokens marked:\n")
+	data.Preview(w, t.Rows.Row(t.order.GlobalBatch(t.state.Step, 1)[0]), t.Tok, false)
+	fmt.Fprintf(w, "%s\n", Measure(t.Weights, t.Arch, p))
+	b := t.state.GlobalBatch
+	fmt.Fprintf(w, "run: %d steps of %d rows on %d ranks (generation %d, %s), %s trained values, %.2f epochs; backend %s\n", t.state.TotalSteps, b, t.Group.Size(), t.Group.Generation(),
+		time.Now().Format(time.DateTime), humanize.Comma(int64(t.ad.Len())), t.order.Epoch(t.state.TotalSteps, b), t.be.Name())
+}

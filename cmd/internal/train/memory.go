@@ -1,0 +1,68 @@
+package train
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/splora/splora/model/decoder"
+)
+
+// Footprint is the memory of one rank, in bytes.
+type Footprint struct {
+	Linears int          `json:"linears_bytes"` // frozen linears as they stand in memory: kept values, mask bits
+	Dense   int          `json:"dense_bytes"`   // the same linears without packing, for comparison
+	Tables  int          `json:"tables_bytes"`  // embedding, head, norms, biases
+	Plan    decoder.Plan `json:"plan"`
+}
+
+// Total is what the rank needs beside the program itself; the frozen base is shared by the ranks of a host when it is mapped.
+func (f Footprint) Total() int { return f.Linears + f.Tables + f.Plan.Total() }
+
+// Measure adds up the frozen base.
+func Measure(w decoder.Weights, arch decoder.Config, p decoder.Plan) Footprint {
+	f := Footprint{Plan: p, Tables: w.Embed().Bytes() + w.FinalNorm().Bytes()}
+	if !arch.Tied {
+		f.Tables += w.Head().Bytes()
+	}
+	for i := range arch.Layers {
+		b := w.Acquire(i)
+		f.Tables += b.AttnNorm.Bytes() + b.MLPNorm.Bytes() + b.QNorm.Bytes() + b.KNorm.Bytes()
+		for _, l := range b.Linears {
+			f.Linears += l.W.Bytes()
+			f.Dense += l.W.Out * l.W.In * l.W.Values.DType.Size()
+			f.Tables += l.Bias.Bytes()
+		}
+		w.Release(i)
+	}
+	return f
+}
+
+// String is the plan as a table.
+func (f Footprint) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "memory of a rank, planned and allocated before the first step:\n")
+	for _, l := range []struct {
+		name  string
+		bytes int
+	}{
+		{fmt.Sprintf("frozen linears, packed (dense: %s)", humanize.Bytes(uint64(f.Dense))), f.Linears},
+		{"embedding, head, norms", f.Tables},
+		{"weight slot (W~, then G)", f.Plan.Slot},
+		{fmt.Sprintf("activations, with %d rows of logits", f.Plan.ChunkRows), f.Plan.Stack},
+		{"adapters A, B", f.Plan.Adapters},
+		{"gradients (the all-reduced vector)", f.Plan.Gradients},
+		{"AdamW m, v", f.Plan.Moments},
+		{"rotary tables", f.Plan.Rope},
+		{"in all", f.Total()},
+	} {
+		fmt.Fprintf(&b, "  %-44s %10s\n", l.name, humanize.Bytes(uint64(l.bytes)))
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// indent sets two spaces before each line.
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+}

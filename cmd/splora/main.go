@@ -1,0 +1,121 @@
+// Command splora prunes, fine-tunes, merges, verifies and runs sparse language models: one process, one rank.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/splora/splora/cmd/internal/train"
+)
+
+// Exit codes.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitStopped = 75 // on a signal, with a checkpoint published: run again to go on
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program with its streams; it gives the exit code.
+func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, train.ErrStopped):
+		fmt.Fprintln(errw, "splora:", err)
+		return exitStopped
+	}
+	fmt.Fprintln(errw, "splora:", err)
+	var wrong usage
+	if errors.As(err, &wrong) || train.IsUsage(err) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// usage marks an error in how splora was called: exit code 2.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "splora",
+		Short: "Fine-tune pruned language models, and keep every zero a zero",
+		Long: `splora fine-tunes pruned (sparse) language models with low-rank adapters whose merge keeps every zero a zero:
+
+    W' = M * (W + s B A)        y = x W'^T
+
+Begin with "splora quickstart"; "splora help formats", "splora help data" and "splora help resume" go deeper.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noCommand,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%w; see %s --help", err, c.CommandPath())
+	})
+	root.AddCommand(newInit(), newPrune(), newTrain(), newMerge(), newVerify(), newEval(), newGenerate(), newTokenize(), newExport(), newPlan())
+	root.AddCommand(topics()...)
+	return root
+}
+
+// noCommand refuses words that are no command, with the nearest one that is.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	msg := fmt.Sprintf("unknown command %q", args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		msg += fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return usagef("%s; see splora --help", msg)
+}
+
+// noArgs refuses positional arguments.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument %q; see %s --help", c.Name(), args[0], c.CommandPath())
+	}
+	return nil
+}
+
+// require reports the first of the named flags that was not given.
+func require(c *cobra.Command, names ...string) error {
+	for _, n := range names {
+		if !c.Flags().Changed(n) {
+			return usagef("%s: --%s is missing; see %s --help", c.Name(), n, c.CommandPath())
+		}
+	}
+	return nil
+}
+
+// printJSON writes exactly one JSON object to stdout.
+func printJSON(c *cobra.Command, v any) error {
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/data"
+	"github.com/splora/splora/data/tokenizer"
+	"github.com/splora/splora/dist"
+	"github.com/splora/splora/launch"
+	"github.com/splora/splora/model/compute/cpu"
+	"github.com/splora/splora/model/family"
+)
+
+func newTrain() *cobra.Command {
+	cfg, file := train.Defaults(), ""
+	c := &cobra.Command{
+		Use:   "train",
+		Short: "Fine-tune a pruned model with adapters that keep it sparse",
+		Long: `train is one rank of a fine-tuning run: alone, it is the whole run; started by splora-launch, it finds the other ranks and
+trains with them. Every flag is also a key of the --config file, with underscores; flags win over the file.`,
+		Example: `  splora train --model pruned/ --data train.jsonl --out run/ --max-steps 200
+  splora-launch --nproc-per-node 2 -- train --config run.yaml --lr 5e-4`,
+		Args: noArgs,
+	}
+	c.Flags().StringVar(&file, "config", "", "YAML file with any of these settings")
+	train.Flags(c.Flags(), &cfg)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := train.Resolve(c.Flags(), &cfg, file); err != nil {
+			return err
+		}
+		return runRank(c, cfg)
+	}
+	return c
+}
+
+// runRank is train as this process's rank, its outcome told to the launcher if there is one.
+func runRank(c *cobra.Command, cfg train.Config) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	place, launched, err := launch.FromEnv(os.Getenv)
+	if err != nil {
+		return usage{err}
+	}
+	if !launched {
+		place = launch.Contract{LocalSize: 1, WorldMin: 1, WorldMax: 1}
+	}
+	r := &rank{Config: cfg, place: place, signals: signals, log: newLog(c, cfg.LogFormat, place)}
+	defer r.log.Sync()
+	defer r.close()
+	err = r.run(c)
+	if err != nil && !errors.Is(err, train.ErrStopped) && launched {
+		var lost *dist.Aborted
+		err = errors.Join(err, place.Fail(r.number(), r.reached, err, errors.As(err, &lost) && lost.Unwrap() == nil))
+	}
+	return err
+}
+
+// rank gathers what one rank needs: its model, its rows, its place among the others.
+type rank struct {
+	train.Config
+	place   launch.Contract
+	signals chan os.Signal
+	log     *zap.Logger
+	group   dist.Group
+	closers []func() error
+	reached int // the last checkpoint's step
+}
+
+func (r *rank) run(c *cobra.Command) error {
+	folder, err := family.Open(r.Model)
+	if err != nil {
+		return err
+	}
+	tok, err := openTokenizer(r.Model, folder)
+	if err != nil {
+		return err
+	}
+	if err := r.fitSeq(folder); err != nil {
+		return err
+	}
+	id, err := folder.Hash()
+	if err != nil {
+		return err
+	}
+	env := train.Env{Arch: folder.Config, Tok: tok, ModelID: id, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
+	if err := r.openRows(c.Context(), &env, folder, tok); err != nil {
+		return err
+	}
+	weights, err := folder.Load()
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, folder.Close)
+	env.Weights = weights
+	if r.place.LocalRank == 0 {
+		for _, n := range folder.Notes {
+			r.log.Info(n)
+		}
+	}
+	be := cpu.New(cpu.Config{Threads: r.Threads})
+	r.closers = append(r.closers, be.Close)
+	env.Backend = be
+	if env.Group, err = r.join(c.Context(), env); err != nil {
+		return err
+	}
+	r.log = r.log.With(zap.Int("rank", env.Group.Rank()), zap.Int("generation", env.Group.Generation()))
+	env.Log = r.log
+	err = train.Run(context.WithoutCancel(c.Context()), r.Config, env)
+	if err != nil && !errors.Is(err, train.ErrStopped) {
+		env.Group.Abort(err)
+	}
+	return err
+}
+
+// fitSeq sets the row length's default and refuses what the model has no positions for.
+func (r *rank) fitSeq(f *family.Folder) error {
+	if r.Seq == 0 {
+		r.Seq = min(2048, f.Config.MaxPositions)
+	}
+	if r.Seq > f.Config.MaxPositions {
+		return usagef("train: --seq %d: %s has max_position_embeddings %d", r.Seq, r.Model, f.Config.MaxPositions)
+	}
+	return nil
+}
+
+// openRows tokenises and packs the data once per host, or finds that done.
+func (r *rank) openRows(ctx context.Context, env *train.Env, f *family.Folder, tok *tokenizer.Tokenizer) error {
+	dir := r.CacheDir
+	if dir == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			base = os.TempDir()
+		}
+		dir = filepath.Join(base, "splora", "rows")
+	}
+	hash, err := tokenizer.Hash(r.Model)
+	if err != nil {
+		return err
+	}
+	open := func(files train.List, packing bool) (*data.Set, error) {
+		set, err := data.Open(ctx, data.Config{Files: files.String(), Seq: r.Seq, TooLong: data.TooLong(r.TooLong), Packing: packing,
+			TrainOnPrompt: r.TrainOnPrompt, VocabSize: f.Config.Vocab, TokenizerHash: hash, CacheDir: dir}, tok)
+		if err == nil {
+			r.closers = append(r.closers, set.Close)
+		}
+		return set, err
+	}
+	if env.Rows, err = open(r.Data, r.Packing); err != nil {
+		return err
+	}
+	env.DataID = env.Rows.Key()
+	if len(r.EvalData) > 0 {
+		env.Eval, err = open(r.EvalData, r.Packing)
+	}
+	return err
+}
+
+// join finds the other ranks. All must have the same model, rows and settings.
+func (r *rank) join(ctx context.Context, env train.Env) (dist.Group, error) {
+	if r.place.WorldMax == 1 {
+		return dist.Solo(), nil
+	}
+	p := r.place
+	g, err := dist.Join(ctx, dist.Config{
+		Job: p.Job, Key: p.Key, Bind: p.Bind, GossipPort: p.GossipPort, Seeds: p.Seeds, Generation: p.Generation,
+		NodeRank: p.NodeRank, LocalRank: p.LocalRank, LocalSize: p.LocalSize, WorldMin: p.WorldMin, WorldMax: p.WorldMax,
+		Fingerprint: map[string]string{"model": env.ModelID, "data": env.DataID, "settings": r.Fingerprint()},
+		Timeout:     time.Duration(r.JoinTimeout) * time.Second,
+		Logger:      structured{r.log.Sugar()},
+	})
+	if err == nil {
+		r.group = g
+		r.closers = append(r.closers, g.Close)
+	}
+	return g, err
+}
+
+func (r *rank) number() int {
+	if r.group == nil {
+		return r.place.Rank
+	}
+	return r.group.Rank()
+}
+
+// progress tells the launcher how far the run is safe.
+func (r *rank) progress(step int) {
+	r.reached = step
+	if err := r.place.Progress(r.number(), step); err != nil {
+		r.log.Warn("the launcher is not told of the progress", zap.Error(err))
+	}
+}
+
+func (r *rank) close() {
+	for i := len(r.closers) - 1; i >= 0; i-- {
+		if err := r.closers[i](); err != nil {
+			r.log.Debug("closing", zap.Error(err))
+		}
+	}
+}
+
+// openTokenizer reads the model's tokenizer and checks that the model knows all its ids.
+func openTokenizer(dir string, f *family.Folder) (*tokenizer.Tokenizer, error) {
+	tok, err := tokenizer.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	if tok.VocabSize() > f.Config.Vocab {
+		return nil, fmt.Errorf("%s: the tokenizer has %d ids, the model's vocab_size is %d: the tokenizer belongs to another model", dir, tok.VocabSize(), f.Config.Vocab)
+	}
+	return tok, nil
+}
+
+// newLog is the structured log on stderr: text for people or JSON, with the rank's place in each record.
+func newLog(c *cobra.Command, format string, p launch.Contract) *zap.Logger {
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	var e zapcore.Encoder = zapcore.NewJSONEncoder(enc)
+	if format == "text" {
+		enc.TimeKey, enc.CallerKey = "", ""
+		enc.EncodeLevel = zapcore.LowercaseLevelEncoder
+		e = zapcore.NewConsoleEncoder(enc)
+	}
+	l := zap.New(zapcore.NewCore(e, zapcore.Lock(zapcore.AddSync(c.ErrOrStderr())), zap.InfoLevel))
+	if p.Job != "" {
+		l = l.With(zap.String("job", p.Job), zap.Int("local_rank", p.LocalRank))
+	}
+	return l
+}
+
+// structured is a zap logger as dist wants one.
+type structured struct{ *zap.SugaredLogger }
+
+func (s structured) Debug(msg string, args ...any) { s.Debugw(msg, args...) }
+func (s structured) Info(msg string, args ...any)  { s.Infow(msg, args...) }
+func (s structured) Warn(msg string, args ...any)  { s.Warnw(msg, args...) }
