@@ -33,7 +33,7 @@ func (s *State) received(from string, m Message) {
 			s.bound, s.following = nil, ""
 		}
 	case Reject:
-		if s.phase == forming && s.bound == nil && s.following == from {
+		if s.phase == forming && s.bound == nil && s.proposal == nil {
 			s.fail("", m.Reason)
 		}
 	}
@@ -49,10 +49,7 @@ func (s *State) onRegister(m Member) {
 	switch s.phase {
 	case failed:
 		s.out = append(s.out, Send{To: m.Name, Control: m.Control, Message: Message{Kind: Reject, Reason: s.cause}})
-	case standing:
-		if s.done.Rank(m.Name) < 0 {
-			s.send(m.Name, Message{Kind: Reject, Reason: fmt.Sprintf("generation %d already stands with %d ranks (max %d): wait for the next generation", s.done.Generation, s.done.World(), s.self.Max)})
-		}
+	case standing: // joined has turned it away
 	case forming:
 		if s.bound != nil || s.lead().Name != s.self.Name {
 			return // it will register again, with whom it then sees

@@ -101,6 +101,14 @@ func (s *State) joined(m Member) {
 	if m.Generation == s.self.Generation {
 		delete(s.gone, m.Name)
 		s.view[m.Name] = m
+		s.turnAway(m)
+	}
+}
+
+// turnAway tells one that comes after the commit, lest it wait for others to register with it.
+func (s *State) turnAway(m Member) {
+	if s.phase == standing && s.done.lead() == s.self.Name && s.done.Rank(m.Name) < 0 {
+		s.send(m.Name, Message{Kind: Reject, Reason: fmt.Sprintf("generation %d already stands with %d ranks (max %d): wait for the next generation", s.done.Generation, s.done.World(), s.self.Max)})
 	}
 }
 
