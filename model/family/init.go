@@ -166,16 +166,16 @@ func (r *random) fill(name string, t tensor.Tensor, mask []uint64, first int) {
 
 // choose draws which weights of a row are kept, and clears the others.
 func (r *random) choose(g *rand.Rand, bits []uint64, v []float32) {
-	m, n := r.pattern.M, r.pattern.N
+	m, n := r.pattern.M, 0
 	if r.pattern.Unstructured() {
-		m, n = len(v), len(v)-sparse.Removed(len(v), r.sparsity)
+		m = len(v)
 	}
 	for j := range v {
+		left := min(m-j%m, len(v)-j)
 		if j%m == 0 {
-			n = min(r.keep(len(v)), m)
+			n = min(r.keep(len(v)), left)
 		}
-		left := min(m, len(v)-j/m*m) - j%m
-		if n = min(n, left); g.IntN(left) < n {
+		if g.IntN(left) < n {
 			bits[j/64] |= 1 << (j % 64)
 			n--
 		} else {
