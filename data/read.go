@@ -125,10 +125,10 @@ func eachElement(path string, b *bufio.Reader, f func(place, []byte) error) erro
 	for dec.More() {
 		var row json.RawMessage
 		err := dec.Decode(&row)
-		at := place{path, lines.at(dec.InputOffset() - int64(len(row)))}
 		if err != nil {
-			return fmt.Errorf("data: %v: %w", at, err)
+			return fmt.Errorf("data: %s:%d: %w", path, lines.at(dec.InputOffset())+blankLines(dec), err)
 		}
+		at := place{path, lines.at(dec.InputOffset() - int64(len(row)))}
 		if err := f(at, row); err != nil {
 			return err
 		}
@@ -136,10 +136,16 @@ func eachElement(path string, b *bufio.Reader, f func(place, []byte) error) erro
 	if _, err := dec.Token(); err != nil {
 		return fmt.Errorf("data: %s:%d: the array of rows does not end: %w", path, lines.at(dec.InputOffset()), err)
 	}
-	if rest, _ := io.ReadAll(io.LimitReader(io.MultiReader(dec.Buffered(), lines), 512)); len(bytes.TrimSpace(rest)) > 0 {
+	if _, err := dec.Token(); err != io.EOF {
 		return fmt.Errorf("data: %s:%d: more follows the array of rows", path, lines.at(dec.InputOffset()))
 	}
 	return nil
+}
+
+// blankLines counts the line ends between what was decoded and what comes next.
+func blankLines(dec *json.Decoder) int {
+	rest, _ := io.ReadAll(dec.Buffered())
+	return bytes.Count(rest[:len(rest)-len(bytes.TrimLeft(rest, " \t\r\n"))], []byte("\n"))
 }
 
 // lineCounter remembers where the lines end that lie between the last place asked for and the last byte read.
