@@ -54,9 +54,15 @@ func (o AdamW) Step(be compute.Update, p, g, m, v tensor.Tensor, t int, lr, scal
 	o = o.Defaults()
 	be.AdamW(p, g, m, v, compute.AdamW{
 		LR: float32(lr), Beta1: float32(o.Beta1), Beta2: float32(o.Beta2), Eps: float32(o.Eps), WeightDecay: float32(o.WeightDecay),
-		Bias1: float32(1 - math.Pow(o.Beta1, float64(t))), Bias2: float32(1 - math.Pow(o.Beta2, float64(t))),
+		Bias1: bias(o.Beta1, t), Bias2: bias(o.Beta2, t),
 		Scale: float32(scale),
 	})
+}
+
+// bias is 1 − β^t of the β that float32 holds, as the backend forms 1 − β from that: with 0.999 itself, v/(1 − β2^t) would be
+// wrong by 1.3e-5 at every step.
+func bias(beta float64, t int) float32 {
+	return float32(1 - math.Pow(float64(float32(beta)), float64(t)))
 }
 
 // Norm is ‖scale·g‖₂. It waits for the device.

@@ -53,13 +53,14 @@ func (s Schedule) At(step int) float64 {
 	return s.MinLR + (s.LR-s.MinLR)*s.share((done-warm)/math.Max(1, float64(s.Total)-warm))
 }
 
-// share of LR − MinLR that is left at progress 0 … 1.
+// share of LR − MinLR that is left at progress 0 … 1; after the end it stays.
 func (s Schedule) share(progress float64) float64 {
+	progress = math.Min(1, progress)
 	switch s.Kind {
 	case Constant:
 		return 1
 	case Linear:
-		return math.Max(0, 1-progress)
+		return 1 - progress
 	}
-	return math.Max(0, 0.5*(1+math.Cos(math.Pi*progress)))
+	return 0.5 * (1 + math.Cos(math.Pi*progress))
 }
