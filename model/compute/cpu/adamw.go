@@ -21,8 +21,13 @@ func (b *Backend) AdamW(p, g, m, v tensor.Tensor, o compute.AdamW) {
 	b.pool.run(&b.tasks.adam, p.Len(), flat/2)
 }
 
-func (t *adamTask) do(_ *worker, i, j int) {
+func (t *adamTask) do(w *worker, i, j int) {
 	o := &t.o
+	if w.Adam != nil {
+		w.Adam(j-i, &t.p[i], &t.g[i], &t.m[i], &t.v[i], o.Scale, o.Beta1, 1-o.Beta1, o.Beta2, 1-o.Beta2,
+			1-o.LR*o.WeightDecay, o.LR/o.Bias1, 1/o.Bias2, o.Eps)
+		return
+	}
 	for ; i < j; i++ {
 		g := o.Scale * t.g[i]
 		m := o.Beta1*t.m[i] + (1-o.Beta1)*g
@@ -54,4 +59,4 @@ func (b *Backend) SumSquares(x tensor.Tensor) float64 {
 	return s
 }
 
-func (t *squaresTask) do(_ *worker, i, j int) { t.sums[i/flat] = dot(t.x[i:j], t.x[i:j]) }
+func (t *squaresTask) do(_ *worker, i, j int) { t.sums[i/flat] = dot64(t.x[i:j], t.x[i:j]) }

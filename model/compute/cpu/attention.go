@@ -73,7 +73,7 @@ func (t *attnTask) query(w *worker, b, h, i int) float32 {
 	seen := 0
 	for j := range n {
 		if t.sees(b, i, j) {
-			s[seen] = t.Scale * dot32(q, t.row(t.k, b, j, t.Tk, kv, t.Hkv))
+			s[seen] = t.Scale * w.dot(q, t.row(t.k, b, j, t.Tk, kv, t.Hkv))
 			m = max(m, s[seen])
 			seen++
 		}
@@ -82,11 +82,11 @@ func (t *attnTask) query(w *worker, b, h, i int) float32 {
 	if seen == 0 {
 		return float32(math.Inf(-1))
 	}
-	sum := expSum(s[:seen], m)
+	sum := w.expSum(s[:seen], m)
 	seen = 0
 	for j := range n {
 		if t.sees(b, i, j) {
-			axpy(y, s[seen]/float32(sum), t.row(t.v, b, j, t.Tk, kv, t.Hkv))
+			w.axpy(y, s[seen]/float32(sum), t.row(t.v, b, j, t.Tk, kv, t.Hkv))
 			seen++
 		}
 	}
@@ -116,7 +116,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 	b.pool.run(&b.tasks.attnBack, m.B*m.Hkv, 1)
 }
 
-func (t *attnBackTask) do(_ *worker, i, j int) {
+func (t *attnBackTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
 		b, kv := i/t.Hkv, i%t.Hkv
 		for k := range t.Tk {
@@ -126,17 +126,17 @@ func (t *attnBackTask) do(_ *worker, i, j int) {
 		group := t.Hq / t.Hkv
 		for h := kv * group; h < (kv+1)*group; h++ {
 			for q := range t.Tq {
-				t.query(b, h, kv, q)
+				t.query(w, b, h, kv, q)
 			}
 		}
 	}
 }
 
 // query sets dq of query i of head h and adds its part to dk and dv.
-func (t *attnBackTask) query(b, h, kv, i int) {
+func (t *attnBackTask) query(w *worker, b, h, kv, i int) {
 	q, dq := t.row(t.q, b, i, t.Tq, h, t.Hq), t.row(t.dq, b, i, t.Tq, h, t.Hq)
 	dy := t.row(t.dy, b, i, t.Tq, h, t.Hq)
-	delta := dot32(dy, t.row(t.y, b, i, t.Tq, h, t.Hq))
+	delta := w.dot(dy, t.row(t.y, b, i, t.Tq, h, t.Hq))
 	lse := t.lse[(b*t.Hq+h)*t.Tq+i]
 	clear(dq)
 	for j := range t.keys(i) {
@@ -144,11 +144,11 @@ func (t *attnBackTask) query(b, h, kv, i int) {
 			continue
 		}
 		k, v := t.row(t.k, b, j, t.Tk, kv, t.Hkv), t.row(t.v, b, j, t.Tk, kv, t.Hkv)
-		p := exp(t.Scale*dot32(q, k) - lse)
-		ds := t.Scale * p * (dot32(dy, v) - delta)
-		axpy(t.row(t.dv, b, j, t.Tk, kv, t.Hkv), p, dy)
-		axpy(dq, ds, k)
-		axpy(t.row(t.dk, b, j, t.Tk, kv, t.Hkv), ds, q)
+		p := exp(t.Scale*w.dot(q, k) - lse)
+		ds := t.Scale * p * (w.dot(dy, v) - delta)
+		w.axpy(t.row(t.dv, b, j, t.Tk, kv, t.Hkv), p, dy)
+		w.axpy(dq, ds, k)
+		w.axpy(t.row(t.dk, b, j, t.Tk, kv, t.Hkv), ds, q)
 	}
 }
 
@@ -157,19 +157,4 @@ func (m *attn) want(op string, q, k, v tensor.Tensor) {
 	want(op, "q", q, tensor.F32, m.B*m.Tq, m.Hq*m.D)
 	want(op, "k", k, tensor.F32, m.B*m.Tk, m.Hkv*m.D)
 	want(op, "v", v, tensor.F32, m.B*m.Tk, m.Hkv*m.D)
-}
-
-func dot32(x, y []float32) float32 {
-	var s float32
-	for k, v := range x {
-		s += v * y[k]
-	}
-	return s
-}
-
-// axpy sets y += a·x.
-func axpy(y []float32, a float32, x []float32) {
-	for k, v := range x {
-		y[k] += a * v
-	}
 }

@@ -70,7 +70,8 @@ func New(c Config) *Backend {
 	if c.Threads < 0 {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
-	return &Backend{kern: kernels(c.ISA), pool: newPool(c.Threads)}
+	k := kernels(c.ISA)
+	return &Backend{kern: k, pool: newPool(c.Threads, vec{k})}
 }
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.

@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/tensor"
@@ -21,10 +20,10 @@ func (b *Backend) AddBias(y, bias tensor.Tensor) {
 	b.pool.run(&b.tasks.bias, y.Rows, grain(y.Cols))
 }
 
-func (t *biasTask) do(_ *worker, i, j int) {
+func (t *biasTask) do(w *worker, i, j int) {
 	n := len(t.bias)
 	for ; i < j; i++ {
-		addTo(t.y[i*n:(i+1)*n], t.bias)
+		w.add(t.y[i*n:(i+1)*n], t.bias)
 	}
 }
 
@@ -38,13 +37,7 @@ func (b *Backend) Add(y, x tensor.Tensor) {
 	b.pool.run(&b.tasks.add, x.Len(), flat)
 }
 
-func (t *addTask) do(_ *worker, i, j int) { addTo(t.y[i:j], t.x[i:j]) }
-
-func addTo(y, x []float32) {
-	for k, v := range x {
-		y[k] += v
-	}
-}
+func (t *addTask) do(w *worker, i, j int) { w.add(t.y[i:j], t.x[i:j]) }
 
 func wantSiLU(act compute.Act) {
 	if act != compute.SiLU {
@@ -64,7 +57,11 @@ func (b *Backend) Gate(h, g, u tensor.Tensor, act compute.Act) {
 	b.pool.run(&b.tasks.gate, h.Len(), flat/4)
 }
 
-func (t *gateTask) do(_ *worker, i, j int) {
+func (t *gateTask) do(w *worker, i, j int) {
+	if w.Silu != nil {
+		w.Silu(j-i, &t.h[i], &t.g[i], &t.u[i])
+		return
+	}
 	for ; i < j; i++ {
 		sg, _ := sigmoid(t.g[i])
 		t.h[i] = t.g[i] * sg * t.u[i]
@@ -83,7 +80,11 @@ func (b *Backend) GateBackward(dg, du, dh, g, u tensor.Tensor, act compute.Act) 
 	b.pool.run(&b.tasks.gateBack, dg.Len(), flat/4)
 }
 
-func (t *gateBackTask) do(_ *worker, i, j int) {
+func (t *gateBackTask) do(w *worker, i, j int) {
+	if w.SiluBack != nil {
+		w.SiluBack(j-i, &t.dg[i], &t.du[i], &t.dh[i], &t.g[i], &t.u[i])
+		return
+	}
 	for ; i < j; i++ {
 		g, u, dh := t.g[i], t.u[i], t.dh[i]
 		sg, rest := sigmoid(g)
@@ -101,5 +102,3 @@ func sigmoid(x float32) (s, rest float32) {
 	}
 	return s, rest
 }
-
-func exp(x float32) float32 { return float32(math.Exp(float64(x))) }

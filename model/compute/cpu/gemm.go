@@ -38,7 +38,7 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 		return
 	}
 	if k == 0 {
-		scaleBy(dst.Float32(), beta)
+		scaleBy(vec{b.kern}, dst.Float32(), beta)
 		return
 	}
 	kern := b.kern
@@ -88,12 +88,12 @@ func gemmShape(dst, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool) (m, n, k
 	return m, n, k
 }
 
-func scaleBy(x []float32, beta float32) {
+func scaleBy(v vec, x []float32, beta float32) {
 	if beta == 0 {
 		clear(x)
 		return
 	}
-	scale(x, beta)
+	v.scale(x, beta)
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }

@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 	"math/bits"
+	"unsafe"
 
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
@@ -31,30 +32,56 @@ func (b *Backend) Merge(dst tensor.Tensor, w *sparse.Weight, bm, am tensor.Tenso
 	b.pool.run(&b.tasks.merge, w.Out, grain(w.In*(t.r+2)))
 }
 
-func (t *mergeTask) do(_ *worker, i, j int) {
-	for ; i < j; i++ {
-		t.row(i)
+// chunk is the number of columns merged at a time, so that the chunk's part of A stays in the first cache.
+const chunk = 2 * sparse.Block
+
+func (t *mergeTask) do(w *worker, i, j int) {
+	coef := w.scratch((j - i) * t.r)
+	for k := range coef {
+		coef[k] = t.s * t.b[i*t.r+k]
+	}
+	for k := 0; k < t.w.In; k += chunk {
+		for row := i; row < j; row++ {
+			t.part(w, row, k, coef[(row-i)*t.r:(row-i+1)*t.r])
+		}
 	}
 }
 
-// row sets dst_i = s·b_i·A, then keeps and adds W where M is, and puts 0 elsewhere. The sum begins at −0, which leaves a −0
-// of W as it is when nothing is merged into it.
-func (t *mergeTask) row(i int) {
-	n := t.w.In
-	dst := t.dst[i*n : (i+1)*n]
+// part sets columns [k, k+chunk) of row i: dst = Σ_p coef_p·a_p, then keeps and adds W where M is, and puts 0 elsewhere. The sum
+// begins at −0 when it has no terms, which leaves a −0 of W as it is.
+func (t *mergeTask) part(w *worker, i, k int, coef []float32) {
+	n := min(chunk, t.w.In-k)
+	dst := t.dst[i*t.w.In+k:][:n]
+	at := t.w.Start(i, k/sparse.Block)
+	if f := w.Merge[format(t.w.Values.DType)]; f != nil {
+		var bits *uint64
+		if !t.w.Dense() {
+			bits = &t.w.RowBits(i)[k/64]
+		}
+		var a *float32
+		if t.r > 0 {
+			a = &t.a[k]
+		}
+		f(n, &dst[0], bits, valuesAt(t.w.Values, at), ptr(coef), a, t.w.In, t.r)
+		return
+	}
 	for j := range dst {
 		dst[j] = t.zero()
 	}
-	for k := range t.r {
-		c := t.s * t.b[i*t.r+k]
-		for j, a := range t.a[k*n : (k+1)*n] {
-			dst[j] += c * a
-		}
+	for p, c := range coef {
+		w.axpy(dst, c, t.a[p*t.w.In+k:][:n])
 	}
-	at := t.w.Start(i, 0)
-	for k := 0; k < n; k += 64 {
-		at += addKept(dst[k:min(k+64, n)], rowBits(t.w, i, k/64), t.w.Values, at)
+	for j := 0; j < n; j += 64 {
+		at += addKept(dst[j:min(j+64, n)], rowBits(t.w, i, (k+j)/64), t.w.Values, at)
 	}
+}
+
+// valuesAt is the address of value i, or of nothing when no more are kept.
+func valuesAt(v tensor.Tensor, i int) unsafe.Pointer {
+	if i >= v.Len() {
+		return nil
+	}
+	return element(v, i)
 }
 
 func (t *mergeTask) zero() float32 {
@@ -97,10 +124,14 @@ func (b *Backend) Mask(dst tensor.Tensor, w *sparse.Weight) {
 	b.pool.run(&b.tasks.mask, w.Out, grain(w.In))
 }
 
-func (t *maskTask) do(_ *worker, i, j int) {
+func (t *maskTask) do(w *worker, i, j int) {
 	n := t.w.In
 	for ; i < j; i++ {
 		row := t.dst[i*n : (i+1)*n]
+		if w.Mask != nil {
+			w.Mask(n, &row[0], &t.w.RowBits(i)[0])
+			continue
+		}
 		for k := range row {
 			if rowBits(t.w, i, k/64)>>(k%64)&1 == 0 {
 				row[k] = 0

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/splora/splora/model/tensor"
@@ -21,14 +22,12 @@ func (b *Backend) RMSNorm(y, rstd, x, w tensor.Tensor, eps float32) {
 	b.pool.run(&b.tasks.norm, x.Rows, grain(4*x.Cols))
 }
 
-func (t *normTask) do(_ *worker, i, j int) {
+func (t *normTask) do(w *worker, i, j int) {
 	c := len(t.w)
 	for ; i < j; i++ {
 		x, y := t.x[i*c:(i+1)*c], t.y[i*c:(i+1)*c]
-		rstd := float32(1 / math.Sqrt(dot(x, x)/float64(c)+float64(t.eps)))
-		for k, w := range t.w {
-			y[k] = x[k] * rstd * w
-		}
+		rstd := float32(1 / math.Sqrt(float64(w.dot(x, x))/float64(c)+float64(t.eps)))
+		w.norm(y, x, t.w, rstd)
 		t.rstd[i] = rstd
 	}
 }
@@ -38,7 +37,7 @@ type normBackTask struct {
 	beta               float32
 }
 
-// RMSNormBackward sets dx = rstd·(g − x·rstd²·mean(g ⊙ x)) + β·dx, g = dy ⊙ w.
+// RMSNormBackward sets dx = rstd·(g − x·rstd²·mean(g ⊙ x)) + β·dx, g = dy ⊙ w, β 0 or 1.
 func (b *Backend) RMSNormBackward(dx, dy, x, w, rstd tensor.Tensor, beta float32) {
 	c := w.Len()
 	want("rmsnormbackward", "x", x, tensor.F32, x.Rows, c)
@@ -46,35 +45,38 @@ func (b *Backend) RMSNormBackward(dx, dy, x, w, rstd tensor.Tensor, beta float32
 	want("rmsnormbackward", "dy", dy, tensor.F32, x.Rows, c)
 	wantLen("rmsnormbackward", "w", w, tensor.F32, c)
 	wantLen("rmsnormbackward", "rstd", rstd, tensor.F32, x.Rows)
+	if beta != 0 && beta != 1 {
+		panic(fmt.Sprintf("cpu: rmsnormbackward: beta %v, want 0 or 1", beta))
+	}
 	b.tasks.normBack = normBackTask{dx.Float32(), dy.Float32(), x.Float32(), w.Float32(), rstd.Float32(), beta}
 	b.pool.run(&b.tasks.normBack, x.Rows, grain(6*c))
 }
 
-func (t *normBackTask) do(_ *worker, i, j int) {
+func (t *normBackTask) do(w *worker, i, j int) {
 	c := len(t.w)
 	for ; i < j; i++ {
 		x, dy, dx, rstd := t.x[i*c:(i+1)*c], t.dy[i*c:(i+1)*c], t.dx[i*c:(i+1)*c], t.rstd[i]
-		var gx float64
-		for k, w := range t.w {
-			gx += float64(dy[k] * w * x[k])
-		}
-		mean := rstd * rstd * float32(gx/float64(c))
-		for k, w := range t.w {
-			d := rstd * (dy[k]*w - x[k]*mean)
-			if t.beta != 0 {
-				d += t.beta * dx[k]
-			}
-			dx[k] = d
+		mean := rstd * rstd * (w.dot3(dy, t.w, x) / float32(c))
+		switch {
+		case w.NormBack != nil && t.beta == 0:
+			w.NormBack(c, &dx[0], &dy[0], &x[0], &t.w[0], rstd, mean)
+		case w.NormBack != nil:
+			w.NormBackAdd(c, &dx[0], &dy[0], &x[0], &t.w[0], rstd, mean)
+		default:
+			t.row(dx, dy, x, rstd, mean)
 		}
 	}
 }
 
-func dot(x, y []float32) float64 {
-	var s float64
-	for k, v := range x {
-		s += float64(v) * float64(y[k])
+// row sets dx = rstd·(dy·w − x·mean) + β·dx.
+func (t *normBackTask) row(dx, dy, x []float32, rstd, mean float32) {
+	for k, w := range t.w {
+		d := rstd * (dy[k]*w - x[k]*mean)
+		if t.beta != 0 {
+			d += dx[k]
+		}
+		dx[k] = d
 	}
-	return s
 }
 
 type ropeTask struct {
@@ -94,20 +96,13 @@ func (b *Backend) Rope(x, cos, sin, pos tensor.Tensor, heads int, sign float32) 
 	b.pool.run(&b.tasks.rope, x.Rows, grain(4*x.Cols))
 }
 
-func (t *ropeTask) do(_ *worker, i, j int) {
+func (t *ropeTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
 		p := int(t.pos[i]) * t.half
 		cos, sin := t.cos[p:p+t.half], t.sin[p:p+t.half]
 		for h := range t.heads {
 			at := (i*t.heads + h) * 2 * t.half
-			rotate(t.x[at:at+t.half], t.x[at+t.half:at+2*t.half], cos, sin, t.sign)
+			w.rotate(t.x[at:at+t.half], t.x[at+t.half:at+2*t.half], cos, sin, t.sign)
 		}
-	}
-}
-
-func rotate(a, b, cos, sin []float32, sign float32) {
-	for k := range a {
-		c, s := cos[k], sign*sin[k]
-		a[k], b[k] = a[k]*c-b[k]*s, b[k]*c+a[k]*s
 	}
 }

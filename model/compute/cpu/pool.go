@@ -13,6 +13,7 @@ type task interface {
 
 // worker is one thread's scratch memory; it grows to what the largest operation needs and stays.
 type worker struct {
+	vec
 	buf  []float32
 	rows [16]unsafe.Pointer // of a transposition
 }
@@ -37,8 +38,11 @@ type pool struct {
 	next     atomic.Int64
 }
 
-func newPool(threads int) *pool {
+func newPool(threads int, v vec) *pool {
 	p := &pool{workers: make([]worker, threads), wake: make(chan int, threads)}
+	for i := range p.workers {
+		p.workers[i].vec = v
+	}
 	for range threads - 1 {
 		p.ended.Add(1)
 		go p.serve()

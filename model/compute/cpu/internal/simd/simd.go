@@ -41,8 +41,39 @@ type Kernels struct {
 	RowStep   int
 	Transpose [3]Transpose
 	Along     [3]Along
+	Vec
+	// Merge sets dst_j = kept_j ? w_j + Σ_k coef_k·a[k·lda + j] : +0 for j < n, from the row's bits (nil: all kept) and packed values.
+	Merge [3]func(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+	// Mask sets x_j = kept_j ? x_j : +0 for j < n.
+	Mask func(n int, x *float32, bits *uint64)
 	// Peak runs n rounds of 12 vector FMAs.
 	Peak func(n int)
+}
+
+// Vec are loops over n elements; sums have a fixed order.
+type Vec struct {
+	// Add: y += x. Axpy: y += s·x. Scale: x *= s.
+	Add   func(n int, y, x *float32)
+	Axpy  func(n int, y, x *float32, s float32)
+	Scale func(n int, x *float32, s float32)
+	// Dot is Σ x·w by w's format; with 8 lanes and a 16-bit format it leaves out the last n%8. Dot3 is Σ x·y·z.
+	Dot  [3]func(n int, x *float32, w unsafe.Pointer) float32
+	Dot3 func(n int, x, y, z *float32) float32
+	// Max ignores NaN. ExpSum: x = exp(x − m), and its sum.
+	Max    func(n int, x *float32) float32
+	ExpSum func(n int, x *float32, m float32) float32
+	// SoftmaxBack: d = s·p·(d − delta).
+	SoftmaxBack func(n int, d, p *float32, delta, s float32)
+	// Silu: h = silu(g)·u. SiluBack: dg = dh·u·silu'(g), du = dh·silu(g).
+	Silu     func(n int, h, g, u *float32)
+	SiluBack func(n int, dg, du, dh, g, u *float32)
+	// Norm: y = x·rstd·w. NormBack: dx = rstd·(dy·w − x·mean); NormBackAdd adds it to dx.
+	Norm                  func(n int, y, x, w *float32, rstd float32)
+	NormBack, NormBackAdd func(n int, dx, dy, x, w *float32, rstd, mean float32)
+	// Rotate: (a, b) = (a·cos − b·sin, b·cos + a·sin), sin times sign.
+	Rotate func(n int, a, b, cos, sin *float32, sign float32)
+	// Adam: ĝ = scale·g, m = b1·m + c1·ĝ, v = b2·v + c2·ĝ², p = p·decay − step·m/(√(v·inv2) + eps).
+	Adam func(n int, p, g, m, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 }
 
 // Names are the instruction sets, best first.

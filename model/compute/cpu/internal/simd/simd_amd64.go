@@ -16,7 +16,15 @@ func For(name string) *Kernels {
 			Tile:      [3][2]Tile{{gemm512x4x1, gemm512x4x2}, {gemm512x8x1, gemm512x8x2}, {gemm512x12x1, gemm512x12x2}},
 			Transpose: [3]Transpose{transpose512F32, transpose512BF16, transpose512F16},
 			Along:     [3]Along{along512F32, along512BF16, along512F16},
-			Peak:      peak512,
+			Vec: Vec{
+				Add: add512, Axpy: axpy512, Scale: scale512,
+				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32512, dotBF16512, dotF16512}, Dot3: dot3512,
+				Max: max512, ExpSum: expSum512, SoftmaxBack: softmaxBack512, Silu: silu512, SiluBack: siluBack512,
+				Norm: norm512, NormBack: normBack512, NormBackAdd: normBackAdd512, Rotate: rotate512, Adam: adam512,
+			},
+			Merge: [3]func(int, *float32, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32, merge512BF16, merge512F16},
+			Mask:  mask512,
+			Peak:  peak512,
 		}
 	case name == "avx2" && x.HasAVX2 && x.HasFMA: // every such machine has F16C
 		return &Kernels{
@@ -24,7 +32,13 @@ func For(name string) *Kernels {
 			Tile:      [3][2]Tile{{gemm256x2x1, gemm256x2x2}, {gemm256x4x1, gemm256x4x2}, {gemm256x6x1, gemm256x6x2}},
 			Transpose: [3]Transpose{transpose256F32, transpose256BF16, transpose256F16},
 			Along:     [3]Along{along256F32, along256BF16, along256F16},
-			Peak:      peak256,
+			Vec: Vec{
+				Add: add256, Axpy: axpy256, Scale: scale256,
+				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32256, dotBF16256, dotF16256}, Dot3: dot3256,
+				Max: max256, ExpSum: expSum256, SoftmaxBack: softmaxBack256, Silu: silu256, SiluBack: siluBack256,
+				Norm: norm256, NormBack: normBack256, NormBackAdd: normBackAdd256, Rotate: rotate256, Adam: adam256,
+			},
+			Peak: peak256,
 		}
 	}
 	return nil

@@ -1,0 +1,213 @@
+package main
+
+// routines are the vector loops; each says its formula.
+func routines() []routine {
+	return []routine{
+		{ // y += x
+			name: "add", ptrs: []string{"y", "x"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("y", l.r(0))
+				l.load("x", l.r(1))
+				l.f("VADDPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.store(l.r(0), "y")
+			},
+		},
+		{ // y += s·x
+			name: "axpy", ptrs: []string{"y", "x"}, scalars: []string{"s"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("y", l.r(0))
+				l.load("x", l.r(1))
+				l.f("VFMADD231PS %s, %s, %s", l.scalar("s"), l.r(1), l.r(0))
+				l.store(l.r(0), "y")
+			},
+		},
+		{ // x *= s
+			name: "scale", ptrs: []string{"x"}, scalars: []string{"s"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("x", l.r(0))
+				l.f("VMULPS %s, %s, %s", l.scalar("s"), l.r(0), l.r(0))
+				l.store(l.r(0), "x")
+			},
+		},
+		dot("F32"), dot("BF16"), dot("F16"),
+		{ // Σ x·y·z
+			name: "dot3", ptrs: []string{"x", "y", "z"}, reduce: "add", unroll: 4,
+			body: func(l *lane) {
+				t, u := l.r(4), l.r(5)
+				l.load("x", t)
+				l.load("y", u)
+				l.f("VMULPS %s, %s, %s", u, t, t)
+				l.load("z", u)
+				l.f("VFMADD231PS %s, %s, %s", u, t, l.r(l.u))
+			},
+		},
+		{ // max x; NaNs do not count
+			name: "max", ptrs: []string{"x"}, reduce: "max", unroll: 4,
+			body: func(l *lane) {
+				l.load("x", l.r(4))
+				l.dead(l.r(4), l.r(l.u))
+				l.f("VMAXPS %s, %s, %s", l.r(l.u), l.r(4), l.r(l.u))
+			},
+		},
+		{ // x = exp(x − m), Σ x
+			name: "expSum", ptrs: []string{"x"}, scalars: []string{"m"}, reduce: "add", unroll: 2,
+			body: func(l *lane) {
+				x, y, t := l.r(2), l.r(3), l.r(4)
+				l.load("x", x)
+				l.f("VSUBPS %s, %s, %s", l.scalar("m"), x, x)
+				l.exp(x, y, t)
+				l.dead(y, "")
+				l.store(y, "x")
+				l.f("VADDPS %s, %s, %s", y, l.r(l.u), l.r(l.u))
+			},
+		},
+		{ // d = s·p·(d − δ)
+			name: "softmaxBack", ptrs: []string{"d", "p"}, scalars: []string{"delta", "s"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("d", l.r(0))
+				l.load("p", l.r(1))
+				l.f("VSUBPS %s, %s, %s", l.scalar("delta"), l.r(0), l.r(0))
+				l.f("VMULPS %s, %s, %s", l.scalar("s"), l.r(1), l.r(1))
+				l.f("VMULPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.store(l.r(0), "d")
+			},
+		},
+		{ // h = silu(g)·u
+			name: "silu", ptrs: []string{"h", "gate", "u"}, unroll: 1,
+			body: func(l *lane) {
+				g, s := l.r(0), l.r(1)
+				l.load("gate", g)
+				l.sigmoid(g, s, l.r(2), l.r(3))
+				l.f("VMULPS %s, %s, %s", s, g, g)
+				l.load("u", s)
+				l.f("VMULPS %s, %s, %s", s, g, g)
+				l.store(g, "h")
+			},
+		},
+		{ // dg = dh·u·σ·(1 + g·(1−σ)), du = dh·g·σ
+			name: "siluBack", ptrs: []string{"dg", "du", "dh", "gate", "u"}, unroll: 1,
+			body: func(l *lane) {
+				g, s, rest, t, dh := l.r(0), l.r(1), l.r(2), l.r(3), l.r(4)
+				l.load("gate", g)
+				l.sigmoid(g, s, rest, t)
+				l.load("dh", dh)
+				l.f("VFMADD213PS %s, %s, %s", constant("one"), g, rest)
+				l.f("VMULPS %s, %s, %s", s, rest, rest)
+				l.load("u", t)
+				l.f("VMULPS %s, %s, %s", dh, t, t)
+				l.f("VMULPS %s, %s, %s", t, rest, rest)
+				l.f("VMULPS %s, %s, %s", s, g, g)
+				l.f("VMULPS %s, %s, %s", dh, g, g)
+				l.store(rest, "dg")
+				l.store(g, "du")
+			},
+		},
+		{ // y = x·rstd·w
+			name: "norm", ptrs: []string{"y", "x", "w"}, scalars: []string{"rstd"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("x", l.r(0))
+				l.load("w", l.r(1))
+				l.f("VMULPS %s, %s, %s", l.scalar("rstd"), l.r(0), l.r(0))
+				l.f("VMULPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.store(l.r(0), "y")
+			},
+		},
+		normBack("normBack", false), normBack("normBackAdd", true),
+		{ // (a, b) = (a·cos − b·sin, b·cos + a·sin), sin times sign
+			name: "rotate", ptrs: []string{"a", "b", "cos", "sin"}, scalars: []string{"sign"}, unroll: 1,
+			body: func(l *lane) {
+				x, y, c, s, t := l.r(0), l.r(1), l.r(2), l.r(3), l.r(4)
+				l.load("a", x)
+				l.load("b", y)
+				l.load("cos", c)
+				l.load("sin", s)
+				l.f("VMULPS %s, %s, %s", l.scalar("sign"), s, s)
+				l.f("VMULPS %s, %s, %s", s, y, t)
+				l.f("VMULPS %s, %s, %s", c, y, y)
+				l.f("VFMADD231PS %s, %s, %s", s, x, y)
+				l.f("VFMSUB213PS %s, %s, %s", t, c, x)
+				l.store(x, "a")
+				l.store(y, "b")
+			},
+		},
+		adam(),
+	}
+}
+
+// dot is Σ x·w, w of the given format.
+func dot(format string) routine {
+	return routine{
+		name: "dot" + format, ptrs: []string{"x", "w unsafe.Pointer"}, reduce: "add", unroll: 4,
+		body: func(l *lane) {
+			if l.masked && l.lanes == 8 && format != "F32" {
+				return // the caller has an own loop for the rest of a half-width row
+			}
+			l.load("x", l.r(4))
+			l.loadAs(format, "w", l.r(5))
+			l.f("VFMADD231PS %s, %s, %s", l.r(5), l.r(4), l.r(l.u))
+		},
+	}
+}
+
+// normBack is dx = rstd·(dy·w − x·mean), or adds it.
+func normBack(name string, add bool) routine {
+	return routine{
+		name: name, ptrs: []string{"dx", "dy", "x", "w"}, scalars: []string{"rstd", "mean"}, unroll: 1,
+		body: func(l *lane) {
+			d, x := l.r(0), l.r(1)
+			l.load("dy", d)
+			l.load("w", x)
+			l.f("VMULPS %s, %s, %s", x, d, d)
+			l.load("x", x)
+			l.f("VFNMADD231PS %s, %s, %s", l.scalar("mean"), x, d)
+			if add {
+				l.load("dx", x)
+				l.f("VFMADD213PS %s, %s, %s", x, l.scalar("rstd"), d)
+			} else {
+				l.f("VMULPS %s, %s, %s", l.scalar("rstd"), d, d)
+			}
+			l.store(d, "dx")
+		},
+	}
+}
+
+// adam is ĝ = scale·g, m = b1·m + (1−b1)·ĝ, v = b2·v + (1−b2)·ĝ², p = p·decay − step·m/(√(v·inv2) + eps).
+func adam() routine {
+	return routine{
+		name: "adam", ptrs: []string{"p", "grad", "m", "v"}, unroll: 1,
+		scalars: []string{"scale", "b1", "c1", "b2", "c2", "decay", "step", "inv2", "eps"},
+		body: func(l *lane) {
+			g, m, v, t := l.r(0), l.r(1), l.r(2), l.r(3)
+			l.load("grad", g)
+			l.load("m", m)
+			l.load("v", v)
+			l.f("VMULPS %s, %s, %s", l.scalar("scale"), g, g)
+			l.f("VMULPS %s, %s, %s", l.scalar("b1"), m, m)
+			l.f("VFMADD231PS %s, %s, %s", l.scalar("c1"), g, m)
+			l.f("VMULPS %s, %s, %s", g, g, g)
+			l.f("VMULPS %s, %s, %s", l.scalar("b2"), v, v)
+			l.f("VFMADD231PS %s, %s, %s", l.scalar("c2"), g, v)
+			l.store(m, "m")
+			l.store(v, "v")
+			l.f("VMULPS %s, %s, %s", l.scalar("inv2"), v, v)
+			l.f("VSQRTPS %s, %s", v, v)
+			l.f("VADDPS %s, %s, %s", l.scalar("eps"), v, v)
+			l.f("VMULPS %s, %s, %s", l.scalar("step"), m, m)
+			l.f("VDIVPS %s, %s, %s", v, m, m)
+			l.load("p", t)
+			l.f("VFMSUB132PS %s, %s, %s", l.scalar("decay"), m, t)
+			l.store(t, "p")
+		},
+	}
+}
+
+// vec writes every routine.
+func vec(a *asm, v isa) {
+	if v.lanes == 16 {
+		constantTable(a)
+		maskTable(a)
+	}
+	for _, rt := range routines() {
+		rt.write(a, v)
+	}
+}
