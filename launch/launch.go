@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"go.uber.org/zap"
@@ -63,7 +64,7 @@ type launcher struct {
 
 func newLauncher(ctx context.Context, c Config) (*launcher, error) {
 	l := &launcher{Config: c, ctx: ctx, sigs: c.Signals, unsub: func() {}, out: &sink{w: c.Stdout}, err: &sink{w: c.Stderr}}
-	if c.Stderr == c.Stdout {
+	if reflect.TypeOf(c.Stdout).Comparable() && c.Stderr == c.Stdout {
 		l.err = l.out
 	}
 	if err := l.makeDir(); err != nil {

@@ -203,4 +203,4 @@ func counter(b []byte, name string) int64 {
 	return -1
 }
 
-func maxRSS(ru *syscall.Rusage) int64 { return ru.Maxrss << 10 }
+func maxRSS(ru *syscall.Rusage) int64 { return int64(ru.Maxrss) << 10 }

@@ -39,7 +39,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			if err != nil {
 				return err
 			}
-			c.Stdout, c.Stderr, c.Logger = stdout, stderr, logger(stderr, f.verbose)
+			shared := zapcore.Lock(zapcore.AddSync(stderr)) // by the ranks' lines and the launcher's
+			c.Stdout, c.Stderr, c.Logger = stdout, shared, logger(shared, f.verbose)
 			report, err := launch.Run(ctx, c)
 			code = report.ExitCode
 			return err
@@ -68,7 +69,7 @@ func exit(err error, code int, logDir string, stderr io.Writer) int {
 }
 
 // logger writes the launcher's own events to stderr: warnings, and with verbose all of them.
-func logger(stderr io.Writer, verbose bool) *zap.Logger {
+func logger(stderr zapcore.WriteSyncer, verbose bool) *zap.Logger {
 	level := zapcore.WarnLevel
 	if verbose {
 		level = zapcore.InfoLevel
@@ -76,6 +77,6 @@ func logger(stderr io.Writer, verbose bool) *zap.Logger {
 	enc := zap.NewDevelopmentEncoderConfig()
 	enc.EncodeTime = zapcore.ISO8601TimeEncoder
 	enc.CallerKey, enc.StacktraceKey = "", ""
-	core := zapcore.NewCore(zapcore.NewConsoleEncoder(enc), zapcore.Lock(zapcore.AddSync(stderr)), level)
+	core := zapcore.NewCore(zapcore.NewConsoleEncoder(enc), stderr, level)
 	return zap.New(core).Named("splora-launch")
 }
