@@ -83,6 +83,25 @@ def sentencepiece_like(form):
     return t
 
 
+def few_bytes():
+    """A byte-level model that knows few bytes, with an unknown token."""
+    t = train(pre_tokenizers.ByteLevel(add_prefix_space=False), ["<unk>"], 200, None, list("aetĠ"), unk_token="<unk>", fuse_unk=True)
+    j = json.loads(t.to_str())
+    kept = {k: v for k, v in j["model"]["vocab"].items() if k == "<unk>" or all(c in "abcdefghijklmnopqrstuvwxyzĠ" for c in k)}
+    j["model"]["vocab"] = {k: i for i, k in enumerate(kept)}
+    j["model"]["merges"] = [m for m in j["model"]["merges"] if all(x in kept for x in (m[0], m[1], m[0] + m[1]))]
+    t = Tokenizer.from_str(json.dumps(j))
+    t.decoder = decoders.ByteLevel()
+    return t
+
+
+def affixes():
+    """The oldest kind: marks at the beginning or the end of words."""
+    t = train(pre_tokenizers.Whitespace(), ["<unk>"], 330, None, unk_token="<unk>", continuing_subword_prefix="#", end_of_word_suffix="</w>")
+    t.decoder = decoders.BPEDecoder("</w>")
+    return t
+
+
 def added():
     t = byte_level(normalizer=normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), special=["<s>"])
     t.add_special_tokens([AddedToken("<b>", lstrip=True, rstrip=True, special=True), AddedToken("<|end|>", special=True)])
@@ -106,6 +125,7 @@ def families():
         "gpt2": gpt2, "roberta": prefixed, "llama3": llama3, "qwen2": byte_level(QWEN2, normalizers.NFC(), special=["<|end|>"]),
         "otherregex": byte_level(OTHER, special=["<|end|>"]), "added": added(), "llama2": sentencepiece_like("normalizer"),
         "metaspace": sentencepiece_like("metaspace"), "unk": sentencepiece_like("unk"),
+        "fewbytes": few_bytes(), "affixes": affixes(),
     }
 
 
@@ -160,6 +180,21 @@ def pieces(base, docs):
     return out
 
 
+def decoder_cases():
+    lists = [["▁Hello", "▁wor", "ld", "▁"], ["  a  ", " b ", "c"], ["<0xE2>", "<0x82>", "<0xAC>", "x", "<0xE2>", "<0x82>", "<0xZZ>"],
+             ["Ġa", "ð", "ŁĺĢ", "é", "中"], ["low</w>", "er", "</w>"], ["aab", "ba"], []]
+    kinds = [decoders.ByteLevel(), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 2), decoders.Strip("a", 2, 0), decoders.Replace("a", "xy"),
+             decoders.Replace(Regex("[ab]+"), "-"), decoders.Metaspace("▁", "always"), decoders.Metaspace("▁", "never"), decoders.BPEDecoder("</w>"),
+             decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])]
+    t, out = Tokenizer(models.BPE()), []
+    for d in kinds:
+        t.decoder = d
+        j = json.loads(t.to_str())["decoder"]
+        ok = [l for l in lists if not (j["type"] == "Strip" and any(len(x) < j["stop"] for x in l)) and (l or j["type"] != "BPEDecoder")]  # those panic
+        out.append({"decoder": j, "tokens": ok, "texts": [d.decode(l) for l in ok]})
+    return out
+
+
 def sentencepiece_model(docs):
     """A tokenizer.model, and the ids of the tokenizer that transformers' rules make of it."""
     model = io.BytesIO()
@@ -206,7 +241,8 @@ def main():
         open(f"{name}/tokenizer.json", "w", encoding="utf-8").write(text + "\n")
         dump(f"{name}/golden.json", golden(t, docs))
         if name == "gpt2":
-            dump("pieces.json", pieces(text, docs[1::4]))
+            dump("pieces.json", pieces(text, docs[5::6]))
+    dump("decoders.json", decoder_cases())
     dump("sentencepiece/golden.json", sentencepiece_model(docs))
 
 
