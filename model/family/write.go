@@ -83,6 +83,7 @@ func aside(out string, fill func(dir string) error) (err error) {
 	}
 	err = errors.Join(os.Chmod(dir, 0o755), safetensors.SyncDir(dir))
 	if err == nil {
+		_ = os.Remove(out) // an empty folder; Rename reports anything else
 		err = os.Rename(dir, out)
 	}
 	if err == nil {
