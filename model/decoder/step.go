@@ -106,10 +106,11 @@ func (m *Model) runKeeping(p *pass, x tensor.Tensor) ([]kept, tensor.Tensor) {
 	return all, x
 }
 
-// keep runs one block and leaves on the stack what its backward needs, and the block's output.
+// keep runs one block and leaves on the stack what its backward needs, and the block's output. The last block keeps all in any
+// case: its backward comes next.
 func (m *Model) keep(p *pass, l *layer, x tensor.Tensor) (k kept, out tensor.Tensor) {
 	n, c := p.n(), m.Config.Hidden
-	if m.Options.Recompute == RecomputeBlock {
+	if m.Options.Recompute == RecomputeBlock && l.i+1 < m.Config.Layers {
 		k.x, out = x, m.push(n, c)
 		k.top = m.Acts.Mark()
 		m.Copy(out, x)
