@@ -46,9 +46,16 @@ var roles = map[string]func(Contract) int{
 	// Rank 1 fails at step 41; the others learn of it only by SIGTERM, and say that they lost a rank.
 	"fails": func(c Contract) int {
 		if c.Rank != 1 {
-			<-caught(syscall.SIGTERM)
+			term := caught(syscall.SIGTERM)
+			leave(c, "ready", "")
+			<-term
 			c.Fail(c.Rank, 41, errors.New("lost rank 1"), true)
 			return 1
+		}
+		for local := range c.LocalSize {
+			if local != 1 {
+				waitFor(fmt.Sprintf("ready-%d", local))
+			}
 		}
 		for i := range 30 {
 			fmt.Fprintf(os.Stderr, "line %d\n", i)
@@ -144,7 +151,7 @@ var roles = map[string]func(Contract) int{
 		return r.ExitCode
 	},
 	"talks": func(c Contract) int {
-		for i := range 2000 { // each line in three writes
+		for i := range 500 { // each line in two writes
 			line := fmt.Sprintf("rank %d line %d %s\n", c.Rank, i, strings.Repeat("x", i%97))
 			k := i % len(line)
 			os.Stderr.WriteString(line[:k])
