@@ -44,14 +44,7 @@ func (b *builder) file(ctx context.Context, path string) error {
 	if kind, _ := form(path); kind == "text" {
 		return b.document(path)
 	}
-	return eachRow(path, func(at place, raw []byte) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		s, err := b.enc.row(raw)
-		if err != nil {
-			return fmt.Errorf("data: %v: %w", at, err)
-		}
+	return b.enc.eachSample(ctx, path, func(at place, s sample) error {
 		b.count()
 		return b.fit(at, s, b.c.TooLong)
 	})
@@ -144,11 +137,7 @@ func Samples(path string, tok Tokenizer, vocab int) ([][]int32, error) {
 		return e.whole(path)
 	}
 	var out [][]int32
-	err := eachRow(path, func(at place, raw []byte) error {
-		s, err := e.row(raw)
-		if err != nil {
-			return fmt.Errorf("data: %v: %w", at, err)
-		}
+	err := e.eachSample(context.Background(), path, func(_ place, s sample) error {
 		out = append(out, s.tokens)
 		return nil
 	})

@@ -173,16 +173,15 @@ func (e *encoder) messages(f map[string]json.RawMessage) (sample, error) {
 			return sample{}, fmt.Errorf("\"tools\": %w", err)
 		}
 	}
-	if e.chat == nil {
-		if e.chat, err = newChat(e.tok); err != nil {
-			return sample{}, err
-		}
-	}
-	text, spans, err := e.chat.spans(messages, tools)
+	c, err := e.chat()
 	if err != nil {
 		return sample{}, err
 	}
-	return e.mark(text, spans)
+	text, spans, err := c.spans(messages, tools)
+	if err != nil {
+		return sample{}, err
+	}
+	return e.mark(text, spans, c.ending == "" && !c.template.MarksGeneration()), nil
 }
 
 // conversation decodes and checks messages: each an object with a role; at least one the assistant's.
@@ -304,9 +303,9 @@ func (c *chat) start(text string, from int, messages []any, tools any) int {
 	return -1
 }
 
-// mark tokenises a rendered conversation and trains the tokens that overlap its spans; where the template has no marker
-// that ends a turn, an EOS is added and trained.
-func (e *encoder) mark(text string, spans []jinja.Span) (sample, error) {
+// mark tokenises a rendered conversation and trains the tokens that overlap its spans. Where the template has no marker
+// that ends a turn (unended), an EOS ends an answer that is the last turn, and is trained.
+func (e *encoder) mark(text string, spans []jinja.Span, unended bool) sample {
 	ids := e.tok.Encode(text, false)
 	bounds := make([]int, 0, 2*len(spans))
 	for _, s := range spans {
@@ -319,14 +318,14 @@ func (e *encoder) mark(text string, spans []jinja.Span) (sample, error) {
 		first, last := at[2*i].floor, at[2*i+1].ceil
 		copy(labels[first:last], ids[first:last])
 	}
-	if ended := len(ids) > 0 && ids[len(ids)-1] == e.eos; e.chat.ending == "" && !e.chat.template.MarksGeneration() && e.eos >= 0 &&
-		!ended && spans[len(spans)-1].End == len(text) {
+	ended := len(ids) > 0 && ids[len(ids)-1] == e.eos
+	if unended && !ended && e.eos >= 0 && spans[len(spans)-1].End == len(text) {
 		ids, labels = append(ids, e.eos), append(labels, e.eos)
 	}
 	if e.trainOnPrompt {
 		copy(labels, ids)
 	}
-	return sample{ids, labels}, nil
+	return sample{ids, labels}
 }
 
 // edge is where a place in the text lies among the tokens: between tokens floor−1 and floor = ceil, or in token floor = ceil−1.

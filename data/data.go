@@ -27,7 +27,7 @@ import (
 // Ignore is the label of a token that is not trained.
 const Ignore = -100
 
-// Tokenizer is what this package asks of a tokenizer; data/tokenizer.Tokenizer is one.
+// Tokenizer is what this package asks of a tokenizer, from many goroutines at once; data/tokenizer.Tokenizer is one.
 type Tokenizer interface {
 	// Encode returns the ids of text; special adds what tokenizer(text) adds by itself (BOS, as a rule).
 	// Special tokens spelled out in text are recognised either way.

@@ -7,24 +7,26 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
 // sample is a row before it is cut and packed.
 type sample struct{ tokens, labels []int32 }
 
-// encoder turns rows of any kind into samples.
+// encoder turns rows of any kind into samples. It is safe for concurrent use, as its tokenizer is.
 type encoder struct {
 	tok           Tokenizer // nil: pre-tokenised rows only
 	vocab         int
 	trainOnPrompt bool
 	eos           int32
-	endsItself    bool  // tokenizer(text) ends in EOS already
-	chat          *chat // parsed at the first chat row
+	endsItself    bool                  // tokenizer(text) ends in EOS already
+	chat          func() (*chat, error) // parses the chat template, once
 }
 
 func newEncoder(c Config, tok Tokenizer) *encoder {
-	e := &encoder{tok: tok, vocab: c.VocabSize, trainOnPrompt: c.TrainOnPrompt, eos: -1}
+	e := &encoder{tok: tok, vocab: c.VocabSize, trainOnPrompt: c.TrainOnPrompt, eos: -1,
+		chat: sync.OnceValues(func() (*chat, error) { return newChat(tok) })}
 	if tok == nil {
 		return e
 	}
