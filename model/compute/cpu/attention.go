@@ -44,6 +44,8 @@ func (m *attn) row(x []float32, b, t, T, h, H int) []float32 {
 type attnTask struct {
 	attn
 	y, lse, q, k, v []float32
+	qt, kt, vt      tensor.Tensor
+	tiled           bool
 }
 
 // Attention sets y = softmax(scale·q·kᵀ, masked)·v and lse.
@@ -53,11 +55,27 @@ func (b *Backend) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 	want("attention", "y", y, tensor.F32, m.B*m.Tq, m.Hq*m.D)
 	want("attention", "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
 	t.y, t.lse, t.q, t.k, t.v = y.Float32(), lse.Float32(), q.Float32(), k.Float32(), v.Float32()
+	t.qt, t.kt, t.vt = q, k, v
+	t.tiled = b.tiled(m.Tq, t.q, t.k, t.v)
+	n, cost := m.B*m.Hq*m.Tq, 2*m.D*m.Tk
+	if t.tiled {
+		n, cost = m.B*m.Hq*t.tiles(), cost*tileQ
+	}
 	b.tasks.attn = t
-	b.pool.run(&b.tasks.attn, m.B*m.Hq*m.Tq, grain(2*m.D*m.Tk))
+	b.pool.run(&b.tasks.attn, n, grain(cost))
+}
+
+// tiled reports whether attention goes by tiles: enough queries, a vector kernel, and nothing that could leak from hidden keys.
+func (b *Backend) tiled(tq int, list ...[]float32) bool {
+	v := vec{b.kern}
+	return tq >= fewQ && b.kern.Name != "go" && v.finite(list...)
 }
 
 func (t *attnTask) do(w *worker, i, j int) {
+	for ; t.tiled && i < j; i++ {
+		bh, q := i/t.tiles(), i%t.tiles()*tileQ
+		t.tile(w, bh/t.Hq, bh%t.Hq, q, min(q+tileQ, t.Tq))
+	}
 	for ; i < j; i++ {
 		bh, q := i/t.Tq, i%t.Tq
 		t.lse[i] = t.query(w, bh/t.Hq, bh%t.Hq, q)
@@ -96,6 +114,8 @@ func (t *attnTask) query(w *worker, b, h, i int) float32 {
 type attnBackTask struct {
 	attn
 	dq, dk, dv, dy, y, lse, q, k, v []float32
+	dyt, qt, kt, vt                 tensor.Tensor
+	tiled                           bool
 }
 
 // AttentionBackward sets dq, dk, dv:  with p = exp(s − lse), s = scale·q·kᵀ and δ = dy·y,
@@ -112,6 +132,8 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 	t.dq, t.dk, t.dv = dq.Float32(), dk.Float32(), dv.Float32()
 	t.dy, t.y, t.lse = dy.Float32(), y.Float32(), lse.Float32()
 	t.q, t.k, t.v = q.Float32(), k.Float32(), v.Float32()
+	t.dyt, t.qt, t.kt, t.vt = dy, q, k, v
+	t.tiled = b.tiled(m.Tq, t.dy, t.y, t.q, t.k, t.v)
 	b.tasks.attnBack = t
 	b.pool.run(&b.tasks.attnBack, m.B*m.Hkv, 1)
 }
@@ -125,10 +147,17 @@ func (t *attnBackTask) do(w *worker, i, j int) {
 		}
 		group := t.Hq / t.Hkv
 		for h := kv * group; h < (kv+1)*group; h++ {
-			for q := range t.Tq {
-				t.query(w, b, h, kv, q)
-			}
+			t.head(w, b, h, kv)
 		}
+	}
+}
+
+func (t *attnBackTask) head(w *worker, b, h, kv int) {
+	for i := 0; t.tiled && i < t.Tq; i += tileQ {
+		t.tile(w, b, h, kv, i, min(i+tileQ, t.Tq))
+	}
+	for i := 0; !t.tiled && i < t.Tq; i++ {
+		t.query(w, b, h, kv, i)
 	}
 }
 

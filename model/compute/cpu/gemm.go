@@ -148,7 +148,7 @@ func (t *tileTask) tile(w *worker, i, j int) {
 		f(t.kc, a, b, &c[0], t.ldc, t.alpha, t.beta)
 		return
 	}
-	edge := w.scratch(k.MR * k.NR)
+	edge := w.edge[:k.MR*k.NR]
 	for r := 0; t.beta != 0 && r < rows; r++ {
 		copy(edge[r*k.NR:r*k.NR+cols], c[r*t.ldc:])
 	}

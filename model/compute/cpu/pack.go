@@ -58,7 +58,7 @@ func packAlong(kern *simd.Kernels, dst []float32, t tensor.Tensor, row, n, width
 	along := kern.Along[format(t.DType)]
 	if along == nil || kern.Lanes == 8 && n < 8 && t.DType != tensor.F32 {
 		for k := range kc {
-			widen(dst[k*width:k*width+n], t, (k0+k)*t.Cols+row)
+			widen(dst[k*width:k*width+n], elements(t, (k0+k)*t.Cols+row, n), 0)
 		}
 		return
 	}
@@ -75,13 +75,20 @@ func packAcross(w *worker, kern *simd.Kernels, dst []float32, t tensor.Tensor, r
 		f(&dst[0], width, &w.rows, k0, kc/kern.Lanes, n)
 		done = kc / kern.Lanes * kern.Lanes
 	}
-	line := w.scratch(kc - done)
+	line := w.line[:kc-done]
 	for r := 0; len(line) > 0 && r < n; r++ {
-		widen(line, t, (row+r)*t.Cols+k0+done)
+		widen(line, elements(t, (row+r)*t.Cols+k0+done, len(line)), 0)
 		for k, v := range line {
 			dst[(done+k)*width+r] = v
 		}
 	}
+}
+
+// elements are n elements of t's memory from index i on; an operand's last row may be cut short, so that Len says nothing.
+func elements(t tensor.Tensor, i, n int) tensor.Tensor {
+	t.Mem.Host = t.Mem.Host[i*t.DType.Size():]
+	t.Rows, t.Cols = 1, n
+	return t
 }
 
 // element is the address of element i.

@@ -14,8 +14,12 @@ type task interface {
 // worker is one thread's scratch memory; it grows to what the largest operation needs and stays.
 type worker struct {
 	vec
-	buf  []float32
-	rows [16]unsafe.Pointer // of a transposition
+	buf   []float32
+	a, b  []float32          // packed operands of a product on this thread
+	edge  [512]float32       // a tile that hangs over the edge
+	line  [blockK]float32    // a row being packed
+	rows  [16]unsafe.Pointer // of a transposition
+	spans []span             // of keys
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.
