@@ -47,6 +47,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func TestAFinishedRankIsNotReportedAsLost(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 3))
 	errs := onAll(gs, func(g Group) error {
 		for range 3 {
@@ -72,6 +73,7 @@ func TestAFinishedRankIsNotReportedAsLost(t *testing.T) {
 }
 
 func TestACollectiveAfterARankHasClosedFailsAndSaysWho(t *testing.T) {
+	t.Parallel()
 	for _, early := range []int{0, 2} {
 		t.Run(fmt.Sprint(early), func(t *testing.T) {
 			gs := mustJoin(t, configs(t, 3))
@@ -95,6 +97,7 @@ func TestACollectiveAfterARankHasClosedFailsAndSaysWho(t *testing.T) {
 }
 
 func TestDifferentCollectivesAreFoundOutInsteadOfHanging(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 2))
 	var errs []error
 	within(t, 15*time.Second, func() {
@@ -113,6 +116,7 @@ func TestDifferentCollectivesAreFoundOutInsteadOfHanging(t *testing.T) {
 }
 
 func TestAStalledCollectiveIsReportedWithTheMissingRanksPlace(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 2)
 	var log lines
 	cs[0].Logger, cs[0].Stall = &log, 300*time.Millisecond
@@ -133,9 +137,10 @@ func TestAStalledCollectiveIsReportedWithTheMissingRanksPlace(t *testing.T) {
 }
 
 func TestASilentRankIsLostEvenIfItsConnectionsStand(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 2)
 	for i := range cs {
-		cs[i].Silence = 600 * time.Millisecond
+		cs[i].Silence = 1500 * time.Millisecond
 	}
 	gs := mustJoin(t, cs)
 	thaw := freeze(gs[1])
@@ -153,10 +158,15 @@ func freeze(g Group) (thaw func()) {
 }
 
 func TestGossipsWordAloneDoesNotAbortAGroupWhoseHeartIsBeating(t *testing.T) {
-	gs := mustJoin(t, configs(t, 2))
+	t.Parallel()
+	cs := configs(t, 2)
+	for i := range cs {
+		cs[i].Heartbeat = 500 * time.Millisecond
+	}
+	gs := mustJoin(t, cs)
 	name := gs[1].(*group).n.name
 	gs[0].(*group).n.events.put(gossipLeft{name})
-	time.Sleep(700 * time.Millisecond)
+	time.Sleep(1200 * time.Millisecond)
 	in := vectors(2, 2, 50)
 	checkSum(t, in, reduceAll(t, gs, in))
 
@@ -168,6 +178,7 @@ func TestGossipsWordAloneDoesNotAbortAGroupWhoseHeartIsBeating(t *testing.T) {
 }
 
 func TestACallThatEndsItsContextAbortsTheGroup(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 2))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -179,6 +190,7 @@ func TestACallThatEndsItsContextAbortsTheGroup(t *testing.T) {
 }
 
 func TestARestartUnderTheNextGenerationIsNotDisturbedByTheOldOne(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 2)
 	old := mustJoin(t, cs)
 	kill(old[1])

@@ -62,6 +62,7 @@ func pump(dst, src net.Conn, n *atomic.Int64) {
 }
 
 func TestACountingProxySeesExactlyTheBytesThatTrafficAndRingBytesSay(t *testing.T) {
+	t.Parallel()
 	for _, world := range []int{2, 3} {
 		t.Run(fmt.Sprint(world), func(t *testing.T) {
 			cs := configs(t, world)
@@ -137,23 +138,26 @@ func wantErrors(t *testing.T, errs []error, texts ...string) {
 }
 
 func TestAWrongGossipKeyIsNamedOnBothSides(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 2)
 	cs[1].Key = []byte(strings.Repeat("x", 32))
-	cs[0].Timeout = 4 * time.Second
+	cs[0].Timeout = 3 * time.Second
 	_, errs := joinAll(cs)
 	wantErrors(t, errs, "gossip key differs")
 	wantErrors(t, errs[:1], "1 of 2 members", "127.0.0.1")
 }
 
 func TestAMissingKeyOnOneSideIsNamedToo(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 2)
 	cs[1].Key = nil
-	cs[0].Timeout = 4 * time.Second
+	cs[0].Timeout = 3 * time.Second
 	_, errs := joinAll(cs)
 	wantErrors(t, errs, "gossip key differs")
 }
 
 func TestAnotherJobsLabelIsNamed(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 2)
 	cs[1].Job = "another"
 	cs[0].Timeout, cs[1].Timeout = 3*time.Second, 3*time.Second
@@ -163,6 +167,7 @@ func TestAnotherJobsLabelIsNamed(t *testing.T) {
 }
 
 func TestAnUnreachableSeedIsNamedWithTheNumberOfMembersSeen(t *testing.T) {
+	t.Parallel()
 	c := configs(t, 2)[1]
 	c.Timeout = 2 * time.Second
 	_, err := Join(context.Background(), c)
@@ -170,6 +175,7 @@ func TestAnUnreachableSeedIsNamedWithTheNumberOfMembersSeen(t *testing.T) {
 }
 
 func TestAGossipPortInUseIsNamed(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +188,7 @@ func TestAGossipPortInUseIsNamed(t *testing.T) {
 }
 
 func TestADifferentModelFolderFailsEveryRankBeforeTheFirstStep(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 3)
 	for i := range cs {
 		cs[i].Fingerprint = map[string]string{"model": "1f3a", "config": "c0"}
@@ -192,6 +199,7 @@ func TestADifferentModelFolderFailsEveryRankBeforeTheFirstStep(t *testing.T) {
 }
 
 func TestACancelledJoinReturnsAtOnce(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(300*time.Millisecond, cancel)
 	within(t, 10*time.Second, func() {
@@ -202,6 +210,7 @@ func TestACancelledJoinReturnsAtOnce(t *testing.T) {
 }
 
 func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		c    Config
 		want string
@@ -221,6 +230,7 @@ func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
 }
 
 func TestAWorldOfOneNeedsNoNetwork(t *testing.T) {
+	t.Parallel()
 	g, err := Join(context.Background(), Config{Job: "j", WorldMax: 1, Generation: 4})
 	if err != nil || g.Size() != 1 || g.Generation() != 4 {
 		t.Fatal(g, err)
@@ -228,6 +238,7 @@ func TestAWorldOfOneNeedsNoNetwork(t *testing.T) {
 }
 
 func TestAnElasticWorldStartsWithFewerAfterTheLastCall(t *testing.T) {
+	t.Parallel()
 	cs := configs(t, 3)[:2]
 	for i := range cs {
 		cs[i].WorldMin = 2
@@ -240,6 +251,7 @@ func TestAnElasticWorldStartsWithFewerAfterTheLastCall(t *testing.T) {
 }
 
 func TestStrangersGetThirtyTwoRandomBytesAndDoNoHarm(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 2))
 	addr := gs[0].(*group).n.ln.Addr().String()
 	for _, say := range []string{"", "GET / HTTP/1.1\r\n\r\n", strings.Repeat("\xff", 5000), strings.Repeat("\x00", 200)} {
@@ -271,6 +283,7 @@ func TestStrangersGetThirtyTwoRandomBytesAndDoNoHarm(t *testing.T) {
 }
 
 func TestAHandshakeIsRefusedForAnotherGenerationJobOrAddressee(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 2))
 	n := gs[0].(*group).n
 	good := hello{Job: n.cfg.Job, Generation: 3, Purpose: "data", From: "somebody", To: n.name, Attempt: 99}
@@ -288,6 +301,7 @@ func TestAHandshakeIsRefusedForAnotherGenerationJobOrAddressee(t *testing.T) {
 }
 
 func TestAProofCannotBeReplayedOrReflected(t *testing.T) {
+	t.Parallel()
 	key := derive(testKey, "control")
 	a, b := net.Pipe()
 	recorded := make(chan []byte, 1)

@@ -110,11 +110,15 @@ func (g *ring) run(send, recv [][]float32, adds, ready int) error {
 	go func() {
 		err := g.sendAll(send, tide)
 		if err != nil {
+			tide.stop()
 			g.broken(true, err)
 		}
 		sent <- err
 	}()
-	err := g.recvAll(recv, adds, tide)
+	err := g.recvAdd(recv[:adds], tide)
+	if err == nil {
+		err = g.recvSet(recv[adds:], send[:adds], tide)
+	}
 	if err != nil {
 		tide.stop()
 		g.broken(false, err)
@@ -132,29 +136,25 @@ func (g *ring) sendAll(spans [][]float32, t *tide) error {
 			if err := writeFloats(g.right, v[:n]); err != nil {
 				return err
 			}
+			t.gone(n)
 			v = v[n:]
 		}
 	}
 	return nil
 }
 
-func (g *ring) recvAll(spans [][]float32, adds int, t *tide) error {
-	if g.scratch == nil {
+// recvAdd adds what comes from the left to the spans.
+func (g *ring) recvAdd(spans [][]float32, t *tide) error {
+	if g.scratch == nil && len(spans) > 0 {
 		g.scratch = make([]float32, piece)
 	}
-	for i, v := range spans {
+	for _, v := range spans {
 		for len(v) > 0 {
 			n := min(piece, len(v))
-			dst := v[:n]
-			if i < adds {
-				dst = g.scratch[:n]
-			}
-			if err := readFloats(g.left, dst); err != nil {
+			if err := readFloats(g.left, g.scratch[:n]); err != nil {
 				return err
 			}
-			if i < adds {
-				add(v[:n], dst)
-			}
+			add(v[:n], g.scratch[:n])
 			t.rise(n)
 			v = v[n:]
 		}
@@ -162,11 +162,35 @@ func (g *ring) recvAll(spans [][]float32, adds int, t *tide) error {
 	return nil
 }
 
-// tide counts the floats that are ready to be sent.
+// recvSet sets the spans to what comes from the left. Span s has been sent before, as sent[s], while it was summed: it
+// cannot come back finished before it went, but the call that sent it may not have returned yet.
+func (g *ring) recvSet(spans, sent [][]float32, t *tide) error {
+	gone := 0
+	for s, v := range spans {
+		for done := 0; done < len(v); {
+			n := min(piece, len(v)-done)
+			if s < len(sent) {
+				t.waitGone(gone + done + n)
+			}
+			if err := readFloats(g.left, v[done:done+n]); err != nil {
+				return err
+			}
+			t.rise(n)
+			done += n
+		}
+		if s < len(sent) {
+			gone += len(sent[s])
+		}
+	}
+	return nil
+}
+
+// tide counts the floats that are ready to be sent, and those that have been.
 type tide struct {
 	mu      sync.Mutex
 	change  sync.Cond
 	level   int
+	sent    int
 	stopped bool
 }
 
@@ -192,7 +216,22 @@ func (t *tide) rise(n int) {
 	t.mu.Lock()
 	t.level += n
 	t.mu.Unlock()
-	t.change.Signal()
+	t.change.Broadcast()
+}
+
+func (t *tide) gone(n int) {
+	t.mu.Lock()
+	t.sent += n
+	t.mu.Unlock()
+	t.change.Broadcast()
+}
+
+func (t *tide) waitGone(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.sent < n && !t.stopped {
+		t.change.Wait()
+	}
 }
 
 func (t *tide) stop() {

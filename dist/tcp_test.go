@@ -4,31 +4,49 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets the tests, which mostly wait, wait together.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "8")
+	goleak.VerifyTestMain(m)
+}
 
 var testKey = bytes.Repeat([]byte{7}, 32)
 
-// freePort is free for TCP and UDP on 127.0.0.1 at the time of asking.
+var nextPort atomic.Int32
+
+// freePort is free for TCP and UDP on 127.0.0.1, and outside the range from which the system gives ports to others.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20000+(131*os.Getpid()+int(nextPort.Add(1)))%10000)
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if u, err := net.ListenPacket("udp", addr); err == nil {
+			u.Close()
+			return l.Addr().(*net.TCPAddr).Port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // configs of n members on one host; local rank 0 is the seed.
@@ -158,6 +176,7 @@ func reduceAll(t *testing.T, gs []Group, in [][]float32) [][]float32 {
 }
 
 func TestAllReduceOverTCPIsTheSumInTheDocumentedOrderOnEveryRank(t *testing.T) {
+	t.Parallel()
 	for _, world := range []int{2, 3} {
 		t.Run(fmt.Sprint(world), func(t *testing.T) {
 			gs := mustJoin(t, configs(t, world))
@@ -170,6 +189,7 @@ func TestAllReduceOverTCPIsTheSumInTheDocumentedOrderOnEveryRank(t *testing.T) {
 }
 
 func TestAGroupKnowsItsRanksAndGathersAndBroadcasts(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 3))
 	errs := onAll(gs, func(g Group) error {
 		if g.Size() != 3 || g.Generation() != 3 {
@@ -233,6 +253,7 @@ func kill(g Group) {
 }
 
 func TestAKilledRankFailsTheAllReduceOfTheOthersByName(t *testing.T) {
+	t.Parallel()
 	for _, victim := range []int{0, 1, 2} {
 		t.Run(fmt.Sprint(victim), func(t *testing.T) {
 			gs := mustJoin(t, configs(t, 3))
@@ -269,6 +290,7 @@ func TestAKilledRankFailsTheAllReduceOfTheOthersByName(t *testing.T) {
 }
 
 func TestAbortGivesEveryRankTheFirstCause(t *testing.T) {
+	t.Parallel()
 	gs := mustJoin(t, configs(t, 3))
 	boom := errors.New("loss is NaN at step 7")
 	var errs []error

@@ -91,9 +91,9 @@ func (w *world) tick(d time.Duration) {
 func (w *world) joined(at string, m Member) { w.step(at, Joined{At: w.now, Member: m}) }
 func (w *world) lost(at, name string)       { w.step(at, Lost{At: w.now, Name: name, Reason: "test"}) }
 
-// calm: gossip tells the truth everywhere and messages flow in order, for a minute.
+// calm: gossip tells the truth everywhere and messages flow in order, for 20 s.
 func (w *world) calm() {
-	for range 60 {
+	for range 20 {
 		for _, a := range w.members {
 			for _, b := range w.members {
 				switch {
@@ -163,9 +163,9 @@ func (w *world) chaos(t *rapid.T, deaths, lies bool) {
 	}
 }
 
-// check draws a thousand runs; the rarest known mistakes show once in a few hundred.
+// check draws 500 runs; the rarest known mistakes show once in a few hundred.
 func check(t *testing.T, f func(*rapid.T)) {
-	for range 10 {
+	for range 5 {
 		rapid.Check(t, f)
 	}
 }
