@@ -7,7 +7,7 @@ import (
 )
 
 // eachField calls visit with the unquoted key and the raw value of every field of a JSON object. Nested values are
-// delimited, not validated: who decodes them does that. The slices are valid during the call only.
+// delimited, not validated: who decodes them does that. The slices are parts of data.
 func eachField(data []byte, visit func(key, value []byte) error) error {
 	c := cursor{data: data}
 	return c.list('{', '}', func() error {
