@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,20 @@ func TestTokensOfTheConfigurationAloneAreAdded(t *testing.T) {
 	}
 	if text := tok.Decode(got, true); text != "ab x" {
 		t.Errorf("without special tokens %q", text)
+	}
+}
+
+// Tokens of old LLaMA files are looked for in the normalised text: with the prefix ▁, and at the beginning only. The
+// reference (0.23) then no longer knows that they are special, and decodes them always; here they can be left out.
+func TestSpecialTokensThatAreNormalisedAreStillLeftOut(t *testing.T) {
+	tok := parseChanged(t, "llama2", map[string]json.RawMessage{
+		"added_tokens": json.RawMessage(`[{"id":1,"content":"<s>","special":true,"normalized":true}]`)})
+	ids := tok.Encode("<s>the", true)
+	if len(ids) < 3 || ids[0] != 1 || ids[1] != 1 {
+		t.Fatalf("got %v", ids)
+	}
+	if got := tok.Decode(ids, true); got != "the" {
+		t.Errorf("got %q", got)
 	}
 }
 

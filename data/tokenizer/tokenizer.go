@@ -27,9 +27,8 @@ type Tokenizer struct {
 	added      map[string]int32
 	addedByID  map[int32]*addedToken
 	decoded    map[int32]string // text of added tokens, normalised where they are looked for in normalised text
-	special    map[string]bool
-	raw        matcher // added tokens looked for in the text as it comes
-	normed     matcher // and in the normalised text
+	raw        matcher          // added tokens looked for in the text as it comes
+	normed     matcher          // and in the normalised text
 	normalize  []normalizer
 	pre        preTokenizer
 	template   template
@@ -112,7 +111,7 @@ func (t *Tokenizer) addTokens(s *spec, c *config) error {
 			tokens = append(tokens, a)
 		}
 	}
-	t.added, t.addedByID, t.decoded, t.special = map[string]int32{}, map[int32]*addedToken{}, map[int32]string{}, map[string]bool{}
+	t.added, t.addedByID, t.decoded = map[string]int32{}, map[int32]*addedToken{}, map[int32]string{}
 	t.vocabSize = len(t.model.tokens)
 	resolved := resolveAdded(tokens, s.model.vocab)
 	for i := range resolved {
@@ -124,9 +123,6 @@ func (t *Tokenizer) addTokens(s *spec, c *config) error {
 func (t *Tokenizer) addToken(a *addedToken) {
 	t.added[a.Content], t.addedByID[a.ID], t.decoded[a.ID] = a.ID, a, a.Content
 	t.vocabSize = max(t.vocabSize, int(a.ID)+1)
-	if a.Special {
-		t.special[a.Content] = true
-	}
 	if a.normalized() {
 		t.decoded[a.ID] = t.normalized(a.Content)
 		t.normed.add(t.decoded[a.ID], a)
@@ -239,7 +235,7 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 				continue
 			}
 		}
-		if !skipSpecial || !t.special[token] {
+		if a := t.addedByID[id]; !skipSpecial || a == nil || !a.Special {
 			tokens = append(tokens, token)
 		}
 	}
