@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -162,8 +163,9 @@ func (c *LoRAConfig) validate(all map[string]any) error {
 	case c.Splora != nil && c.Splora.Version != 1:
 		return fmt.Errorf("splora.version %d is not known to this program", c.Splora.Version)
 	}
-	for _, key := range []string{"use_dora", "use_qalora", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "lora_bias", "megatron_config", "corda_config", "eva_config", "loftq_config", "arrow_config", "alora_invocation_tokens", "use_bdlora"} {
-		if v := all[key]; !empty(v) {
+	refused := []string{"use_dora", "use_qalora", "use_bdlora", "lora_bias", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens"}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if (slices.Contains(refused, key) || strings.HasSuffix(key, "_config")) && !empty(all[key]) {
 			return fmt.Errorf("%s is not supported", key)
 		}
 	}

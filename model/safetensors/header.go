@@ -145,6 +145,9 @@ func noDuplicates(text []byte) error {
 		if err == io.EOF && len(open) == 0 {
 			return nil
 		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return err
 		}
