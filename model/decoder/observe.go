@@ -57,13 +57,18 @@ func (m *Model) FindNonFinite(b Batch) (*NonFinite, error) {
 	}
 	x := m.embed(p, &b)
 	m.run(p, x)
-	for i := int32(0); int(i) < p.n() && found == nil; i++ {
-		p.saw("lm_head", tensor.Of(m.download(x, []int32{i})))
-		if found != nil {
-			found.Sequence, found.Pos = int(i)/b.T, int(i)%b.T
+	for i := 0; i < p.n() && found == nil; i += m.Options.ChunkRows {
+		if row := m.nonFiniteLogits(x, count(p.n())[i:min(i+m.Options.ChunkRows, p.n())]); row >= 0 {
+			found = &NonFinite{"lm_head", (i + row) / b.T, (i + row) % b.T}
 		}
 	}
 	return found, m.Sync()
+}
+
+func (m *Model) nonFiniteLogits(x tensor.Tensor, rows []int32) int {
+	defer m.Acts.Reset(m.Acts.Mark())
+	_, _, logits := m.logits(x, m.upload(rows))
+	return m.firstNonFinite(logits)
 }
 
 // firstNonFinite is the first row of y that holds a NaN or an infinity, or −1.

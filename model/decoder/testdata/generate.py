@@ -1,6 +1,6 @@
 """Golden files of package decoder: tiny random models of Hugging Face transformers, run in float64.
 
-    python generate.py            # writes *.safetensors beside itself
+    python generate.py            # writes *.safetensors and rope.json beside itself
 
 Made with torch 2.15.0, transformers 5.23.0, safetensors (any). Every weight is representable in float32, so both sides start
 from the same numbers. Each linear's forward is replaced by the formula, and torch.autograd differentiates that:
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK, SCALE, V, C, INTER = 3, 1.75, 53, 24, 36
@@ -113,6 +114,14 @@ def float32_error(model, masks, adapters, method, kind, data, want):
     return max(((a.double() - b).norm() / b.norm()).item() for a, b in zip(grads, want))
 
 
+def spell_rope(r):
+    return {
+        "Theta": r["rope_theta"], "Scaling": r["rope_type"], "Factor": r.get("factor", 0),
+        "LowFreqFactor": r.get("low_freq_factor", 0), "HighFreqFactor": r.get("high_freq_factor", 0),
+        "OriginalMaxPositions": r.get("original_max_position_embeddings", 0),
+    }
+
+
 def spell(c, model):
     """decoder.Config as JSON."""
     rope = dict(c.rope_parameters)
@@ -122,11 +131,7 @@ def spell(c, model):
         "Heads": c.num_attention_heads, "KVHeads": c.num_key_value_heads, "HeadDim": model.model.layers[0].self_attn.head_dim,
         "Eps": c.rms_norm_eps, "Windows": [window] * c.num_hidden_layers if window else None, "QKNorm": c.model_type == "qwen3",
         "Tied": c.tie_word_embeddings, "MaxPositions": c.max_position_embeddings,
-        "Rope": {
-            "Theta": rope["rope_theta"], "Scaling": rope["rope_type"], "Factor": rope.get("factor", 0),
-            "LowFreqFactor": rope.get("low_freq_factor", 0), "HighFreqFactor": rope.get("high_freq_factor", 0),
-            "OriginalMaxPositions": rope.get("original_max_position_embeddings", 0),
-        },
+        "Rope": spell_rope(rope),
     }
 
 
@@ -169,7 +174,24 @@ def rope(kind, theta=10000.0, **kw):
     return {"rope_type": kind, "rope_theta": theta, **kw}
 
 
+def frequencies():
+    """inv_freq of transformers (float32) for configurations of real models."""
+    out = []
+    for d, positions, r in [
+        (128, 4096, rope("default")),
+        (128, 16384, rope("linear", factor=4.0)),
+        (128, 131072, rope("llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)),
+        (64, 131072, rope("llama3", 500000.0, factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)),
+    ]:
+        c = config(LlamaConfig, head_dim=d, max_position_embeddings=positions, rope_parameters=r)
+        f = LlamaRotaryEmbedding(c).inv_freq
+        out.append({"HeadDim": d, "MaxPositions": positions, "Rope": spell_rope(r), "Frequencies": [float(x) for x in f]})
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "rope.json"), "w") as f:
+        json.dump(out, f, separators=(",", ":"))
+
+
 if __name__ == "__main__":
+    frequencies()
     make("llama", config(LlamaConfig, head_dim=8), "2:4", "padded", 2, 11, 1)
     make("llama_bias_packed", config(LlamaConfig, attention_bias=True, mlp_bias=True, num_key_value_heads=1), "0.5", "packed", 2, 13, 2)
     make("qwen2", config(Qwen2Config, tie_word_embeddings=True, rms_norm_eps=1e-6), "0.6", "padded", 3, 9, 3)
