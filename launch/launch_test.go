@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 )
 
 func TestAllRanksDoneIsDone(t *testing.T) {
@@ -134,16 +136,25 @@ func TestEachSignalReachesEveryRankOnceAndEndsWith75(t *testing.T) {
 			done := launched(c)
 			waitFor("ready-0")
 			waitFor("ready-1")
-			sigs <- s
-			sigs <- syscall.SIGPIPE // taken after s was passed on, and not passed on itself
+			times := 20 // a signal that is sent twice at once often arrives once
+			if insists(s) {
+				times = 1
+			}
+			for n := range times {
+				sigs <- s
+				waitFor(fmt.Sprintf("signal-%d-0", n+1))
+				waitFor(fmt.Sprintf("signal-%d-1", n+1))
+			}
+			sigs <- syscall.SIGPIPE // is not passed on
 			os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
 			r := <-done
 			if r.ExitCode != ExitStopped || len(r.Attempts) != 1 || r.First != nil {
 				t.Fatalf("report %+v", r)
 			}
 			for _, name := range []string{"signals-0", "signals-1"} {
-				if got := waitFor(name); got != signalName(s) {
-					t.Errorf("%s: got %q, want %q", name, got, signalName(s))
+				want := strings.TrimSuffix(strings.Repeat(signalName(s)+" ", times), " ")
+				if got := waitFor(name); got != want {
+					t.Errorf("%s: got %q, want %q", name, got, want)
 				}
 			}
 		})
@@ -211,12 +222,17 @@ func TestGrandchildrenAreEndedEvenInTheirOwnSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	for local := range 2 {
-		for _, who := range []string{"group", "session", "daemon"} {
-			if pid, _ := strconv.Atoi(waitFor(fmt.Sprintf("pid-%s-%d", who, local))); alive(pid) {
-				t.Errorf("%s of local rank %d, pid %d, is alive", who, local, pid)
+		files := []string{fmt.Sprintf("pid-group%d-0", local), fmt.Sprintf("pid-session-%d", local), fmt.Sprintf("pid-daemon-%d", local)}
+		for _, file := range files {
+			pid, _ := strconv.Atoi(waitFor(file))
+			for i := 0; alive(pid); i++ { // SIGKILL to the group is sent, not waited for
+				if i == 10000 {
+					t.Fatalf("%s: pid %d is alive", file, pid)
+				}
+				time.Sleep(time.Millisecond)
 			}
 		}
-		if n := r.Attempts[0].Ranks[local].Orphans; n != 2 && n != 3 { // the one in the group may be counted
+		if n := r.Attempts[0].Ranks[local].Orphans; n != 2 {
 			t.Errorf("local rank %d: %d orphans, want those of two sessions", local, n)
 		}
 	}
@@ -349,6 +365,19 @@ func TestEveryThreadOfARankHasItsShareOfTheCores(t *testing.T) {
 	}
 	if !slices.Equal(allowedCPUs(), allowed) {
 		t.Error("the launcher's own affinity has changed")
+	}
+}
+
+func TestTheForkingThreadKeepsItsOwnAffinity(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, within, after unix.CPUSet
+	unix.SchedGetaffinity(0, &before)
+	first := allowedCPUs()[0]
+	err := withAffinity([]int{first}, func() error { return unix.SchedGetaffinity(0, &within) })
+	unix.SchedGetaffinity(0, &after)
+	if err != nil || within.Count() != 1 || !within.IsSet(first) || after != before {
+		t.Errorf("before %v, within %v, after %v, error %v", before, within, after, err)
 	}
 }
 

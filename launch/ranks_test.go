@@ -86,15 +86,17 @@ var roles = map[string]func(Contract) int{
 		}
 		panic("q_proj leases the weight slot")
 	},
+	// Counts its signals, and leaves once the test lets it go.
 	"stops": func(c Contract) int {
 		ch := make(chan os.Signal, 16)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
 		leave(c, "ready", "")
-		got := []string{signalName((<-ch).(syscall.Signal))}
-		for { // whatever else comes before the test lets it go
+		var got []string
+		for {
 			select {
 			case s := <-ch:
 				got = append(got, signalName(s.(syscall.Signal)))
+				leave(c, fmt.Sprintf("signal-%d", len(got)), "")
 			default:
 				if _, err := os.Stat(filepath.Join(os.Getenv("LAUNCH_TEST_DIR"), "go")); err == nil {
 					leave(c, "signals", strings.Join(got, " "))
@@ -120,11 +122,13 @@ var roles = map[string]func(Contract) int{
 		<-caught(syscall.SIGTERM)
 		return 75
 	},
-	// Leaves a child in its group, one in a session of its own and a daemon of that one.
+	// Leaves a child in its group, whose environment tells nothing, one in a session of its own and a daemon
+	// of that one.
 	"parent": func(c Contract) int {
-		again("sleeper", "group", nil)
+		bare(fmt.Sprintf("group%d", c.LocalRank), nil)
 		again("session", "session", &syscall.SysProcAttr{Setsid: true})
-		for _, who := range []string{"group", "session", "daemon"} {
+		waitFor(fmt.Sprintf("pid-group%d-0", c.LocalRank))
+		for _, who := range []string{"session", "daemon"} {
 			waitFor(fmt.Sprintf("pid-%s-%d", who, c.LocalRank))
 		}
 		return 0
@@ -134,14 +138,9 @@ var roles = map[string]func(Contract) int{
 		return sleep(c)
 	},
 	"sleeper": sleep,
-	// Leaves a daemon whose environment is empty but for its role.
+	// Leaves a daemon whose environment tells nothing.
 	"secret parent": func(c Contract) int {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = []string{"LAUNCH_TEST_ROLE=sleeper", "LAUNCH_TEST_WHO=secret", "LAUNCH_TEST_DIR=" + os.Getenv("LAUNCH_TEST_DIR")}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		if cmd.Start() != nil {
-			return 98
-		}
+		bare("secret", &syscall.SysProcAttr{Setsid: true})
 		waitFor("pid-secret-0")
 		return 0
 	},
@@ -205,9 +204,16 @@ func leave(c Contract, name, content string) {
 }
 
 // again starts this binary in another role.
-func again(role, who string, attr *syscall.SysProcAttr) {
+func again(role, who string, attr *syscall.SysProcAttr) { start(os.Environ(), role, who, attr) }
+
+// bare starts a sleeper without the environment of a rank.
+func bare(who string, attr *syscall.SysProcAttr) {
+	start([]string{"LAUNCH_TEST_DIR=" + os.Getenv("LAUNCH_TEST_DIR")}, "sleeper", who, attr)
+}
+
+func start(env []string, role, who string, attr *syscall.SysProcAttr) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "LAUNCH_TEST_ROLE="+role, "LAUNCH_TEST_WHO="+who)
+	cmd.Env = append(env, "LAUNCH_TEST_ROLE="+role, "LAUNCH_TEST_WHO="+who)
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
