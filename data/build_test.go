@@ -177,10 +177,10 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 
 func TestTheFirstBadRowIsTheErrorHoweverManyGoroutinesRead(t *testing.T) {
 	good := `{"input_ids":[1,2` + strings.Repeat(" ", 3000) + `]}` + "\n" // some twenty rows to a chunk
-	path := file(t, "a.jsonl", strings.Repeat(good, 500)+"{}\n"+strings.Repeat(good, 100)+"nonsense\n"+strings.Repeat(good, 100))
-	for range 5 {
+	path := file(t, "a.jsonl", strings.Repeat(good, 120)+"{}\n"+strings.Repeat(good, 40)+"nonsense\n"+strings.Repeat(good, 40))
+	for range 3 {
 		_, err := Open(context.Background(), Config{Files: path, Seq: 8, VocabSize: 10}, nil)
-		if err == nil || !strings.Contains(err.Error(), path+":501: unknown kind") {
+		if err == nil || !strings.Contains(err.Error(), path+":121: unknown kind") {
 			t.Fatalf("got %v", err)
 		}
 	}
@@ -191,8 +191,55 @@ func TestTheFirstBadRowIsTheErrorHoweverManyGoroutinesRead(t *testing.T) {
 	}
 }
 
+func TestSamplesAreRowsInOrderUncut(t *testing.T) {
+	path := file(t, "a.jsonl", ids(5, 3, 9))
+	got, err := Samples(path, nil, 100)
+	if err != nil || !same(got, [][]int32{{0, 1, 2, 3, 4}, {5, 6, 7}, {8, 9, 10, 11, 12, 13, 14, 15, 16}}) {
+		t.Errorf("%v %v", got, err)
+	}
+	if _, err := Samples(path, nil, 16); err == nil || !strings.Contains(err.Error(), path+":3: token 8 has id 16") {
+		t.Errorf("got %v", err)
+	}
+	got, err = Calibration(path, nil, 100, 2, 4, 0)
+	if err != nil || !same(got, [][]int32{{0, 1, 2, 3}, {5, 6, 7}}) {
+		t.Errorf("%v %v", got, err)
+	}
+}
+
+func TestCalibrationWindowsAreDrawnFromTheTextBySeed(t *testing.T) {
+	_, tok := golden(t)
+	path := file(t, "a.txt", "0123456789abcdefghijklmnop")
+	whole := tok.Encode("0123456789abcdefghijklmnop", true)
+	draw := func(seed uint64) [][]int32 {
+		got, err := Calibration(path, tok, 0, 20, 6, seed)
+		if err != nil || len(got) != 20 {
+			t.Fatal(got, err)
+		}
+		return got
+	}
+	for _, w := range draw(1) {
+		if at := slices.Index(whole, w[0]); len(w) != 6 || !slices.Equal(w, whole[at:at+6]) {
+			t.Errorf("%v is no window of the text", w)
+		}
+	}
+	if !same(draw(1), draw(1)) || same(draw(1), draw(2)) {
+		t.Error("windows do not follow the seed")
+	}
+	if _, err := Calibration(path, tok, 0, 1, 1000, 0); err == nil || !strings.Contains(err.Error(), "fewer than one calibration sample of 1000") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestProgressIsToldWhileRowsAreRead(t *testing.T) {
+	var told []int
+	c := Config{Files: file(t, "a.jsonl", strings.Repeat("{\"input_ids\":[1,2]}\n", 2500)), Seq: 8, VocabSize: 10, Progress: func(n int) { told = append(told, n) }}
+	if open1(t, c, nil); !slices.Equal(told, []int{1024, 2048}) {
+		t.Errorf("told %v", told)
+	}
+}
+
 func TestALineMayBeHuge(t *testing.T) {
-	row := `{"input_ids":[1,` + strings.Repeat(" ", 3<<20) + `2,3]}`
+	row := `{"input_ids":[1,` + strings.Repeat(" ", 5<<18) + `2,3]}`
 	s := open1(t, Config{Files: file(t, "a.jsonl", row+"\n"+row), Seq: 8, VocabSize: 10}, nil)
 	if got := tokensOf(s); !same(got, [][]int32{{1, 2, 3}, {1, 2, 3}}) {
 		t.Errorf("%v", got)

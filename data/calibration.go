@@ -2,6 +2,7 @@ package data
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -45,16 +46,16 @@ func pretokenised(path string) (ready bool, err error) {
 	if kind, _ := form(path); kind == "text" {
 		return false, nil
 	}
-	first := true
+	enough := errors.New("the first row is read")
 	err = eachRow(path, func(_ place, raw []byte) error {
 		var r struct {
 			IDs json.RawMessage `json:"input_ids"`
 		}
-		if first && json.Unmarshal(raw, &r) == nil {
-			ready = r.IDs != nil
-		}
-		first = false
-		return nil
+		ready = json.Unmarshal(raw, &r) == nil && r.IDs != nil
+		return enough
 	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
 	return ready, err
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/splora/splora/data/tokenizer"
 )
 
 func TestRowsTokeniseAndMaskAsTransformersDoes(t *testing.T) {
@@ -102,6 +104,34 @@ func TestPretokenisedRowsAreTakenAsTheyAre(t *testing.T) {
 		s, err := e.row([]byte(row))
 		if err != nil || !slices.Equal(s.tokens, want.tokens) || !slices.Equal(s.labels, want.labels) {
 			t.Errorf("%s: %v %v", row, s, err)
+		}
+	}
+}
+
+var _ Tokenizer = (*tokenizer.Tokenizer)(nil)
+
+// closing is a tokenizer whose tokenizer(text) ends in EOS already, as T5's does.
+type closing struct{ *bpe }
+
+func (c closing) Encode(text string, special bool) []int32 {
+	ids := c.bpe.Encode(text, special)
+	if eos, _ := c.EOS(); special {
+		ids = append(ids, eos)
+	}
+	return ids
+}
+
+func TestATokenizerThatWritesItsOwnEOSGetsNoSecondOne(t *testing.T) {
+	_, tok := golden(t)
+	once, twice := newEncoder(Config{}, tok), newEncoder(Config{}, closing{tok})
+	for _, row := range []string{`{"text":"ab"}`, `{"prompt":"a","completion":"b"}`} {
+		want, err := once.row([]byte(row))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := twice.row([]byte(row))
+		if err != nil || !slices.Equal(got.tokens, want.tokens) || !slices.Equal(got.labels, want.labels) {
+			t.Errorf("%s: %v %v, want %v", row, err, got, want)
 		}
 	}
 }
