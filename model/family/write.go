@@ -163,35 +163,44 @@ func writeHF(dir string, src source, replace func(Linear) (Linear, error)) error
 		}
 		specs = append(specs, safetensors.Spec{Name: name + ".weight", DType: o.dtype, Shape: []int{o.out, o.in}})
 	}
-	var masks []safetensors.Mask
-	err := write(dir, stemHF, src, specs, map[string]string{"format": "pt"}, 0, func(w *writer) error {
+	masks, err := safetensors.CreateMasks(dir)
+	if err != nil {
+		return fmt.Errorf("family: %w", err)
+	}
+	err = write(dir, stemHF, src, specs, map[string]string{"format": "pt"}, 0, func(w *writer) error {
 		for i, name := range src.names() {
-			l, err := src.Linear(name)
-			if err == nil && replace != nil {
-				l, err = replace(l)
-			}
-			if err == nil {
-				err = l.check(name, specs[i])
-			}
-			if err == nil {
-				err = w.Write(name+".weight", l.Weight.Mem.Host)
-			}
-			if err != nil {
+			if err := writeLinear(w, masks, src, specs[i], name, replace); err != nil {
 				return err
-			}
-			if l.Mask != nil {
-				masks = append(masks, l.mask())
 			}
 		}
 		return nil
 	})
 	if err != nil {
+		masks.Abort()
 		return err
 	}
-	if err := safetensors.WriteMasks(dir, masks); err != nil {
+	if err := masks.Close(); err != nil {
 		return fmt.Errorf("family: %w", err)
 	}
 	return nil
+}
+
+// writeLinear writes one linear, replaced, and its mask.
+func writeLinear(w *writer, masks *safetensors.MaskWriter, src source, s safetensors.Spec, name string, replace func(Linear) (Linear, error)) error {
+	l, err := src.Linear(name)
+	if err == nil && replace != nil {
+		l, err = replace(l)
+	}
+	if err == nil {
+		err = l.check(name, s)
+	}
+	if err == nil {
+		err = w.Write(s.Name, l.Weight.Mem.Host)
+	}
+	if err == nil && l.Mask != nil {
+		err = masks.Add(l.mask())
+	}
+	return err
 }
 
 // check reports a replaced linear that does not keep its own promises.
@@ -213,10 +222,10 @@ func (l Linear) check(name string, s safetensors.Spec) error {
 	return nil
 }
 
-// mask is the linear's entry of mask.safetensors, with memory of its own.
+// mask is the linear's entry of mask.safetensors.
 func (l Linear) mask() safetensors.Mask {
 	return safetensors.Mask{Linear: l.Name, Shape: []int{l.Weight.Rows, l.Weight.Cols}, Pattern: l.Pattern.String(),
-		SHA256: safetensors.Hash(l.Weight.Mem.Host), Bits: slices.Clone(sparse.MaskBytes(l.Mask, l.Weight.Rows, l.Weight.Cols))}
+		SHA256: safetensors.Hash(l.Weight.Mem.Host), Bits: sparse.MaskBytes(l.Mask, l.Weight.Rows, l.Weight.Cols)}
 }
 
 // writePacked writes packed.safetensors, splora.json and config.json.

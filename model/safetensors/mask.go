@@ -37,11 +37,54 @@ func Hash(data []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// WriteMasks writes dir/mask.safetensors.
-func WriteMasks(dir string, masks []Mask) error {
+// MaskWriter writes dir/mask.safetensors mask by mask. The header needs all of them, so the bits wait in a file aside, not in
+// memory.
+type MaskWriter struct {
+	path  string
+	spool *os.File
+	masks []Mask // without bits
+	size  int64
+	err   error
+}
+
+// CreateMasks begins dir/mask.safetensors; nothing stands there before Close has succeeded.
+func CreateMasks(dir string) (*MaskWriter, error) {
+	f, err := os.CreateTemp(dir, "."+MaskFile+".tmp-")
+	if err != nil {
+		return nil, fmt.Errorf("safetensors: %w", err)
+	}
+	return &MaskWriter{path: filepath.Join(dir, MaskFile), spool: f}, nil
+}
+
+// Add takes a mask; m.Bits may be used again afterwards.
+func (w *MaskWriter) Add(m Mask) error {
+	if int64(len(m.Bits)) != m.spec().Bytes() {
+		panic(fmt.Sprintf("safetensors: the mask of %s %v has %d bytes", m.Linear, m.Shape, len(m.Bits)))
+	}
+	if _, err := w.spool.WriteAt(m.Bits, w.size); err != nil && w.err == nil {
+		w.err = fmt.Errorf("safetensors: writing %s: %w", w.path, err)
+	}
+	w.size += int64(len(m.Bits))
+	m.Bits = nil
+	w.masks = append(w.masks, m)
+	return w.err
+}
+
+// Abort drops everything.
+func (w *MaskWriter) Abort() {
+	w.spool.Close()
+	os.Remove(w.spool.Name())
+}
+
+// Close puts the file in its place.
+func (w *MaskWriter) Close() error {
+	defer w.Abort()
+	if w.err != nil {
+		return w.err
+	}
 	meta := map[string]string{"format": maskFormat, "version": maskVersion}
 	var specs []Spec
-	for _, m := range masks {
+	for _, m := range w.masks {
 		b, err := json.Marshal(m)
 		if err != nil {
 			return err
@@ -49,12 +92,32 @@ func WriteMasks(dir string, masks []Mask) error {
 		meta[m.Linear+".mask"] = string(b)
 		specs = append(specs, m.spec())
 	}
-	w, err := Create(filepath.Join(dir, MaskFile), specs, meta, 0)
+	f, err := Create(w.path, specs, meta, 0)
+	if err != nil {
+		return err
+	}
+	at := int64(0)
+	for _, s := range specs {
+		b := make([]byte, s.Bytes())
+		if _, err := w.spool.ReadAt(b, at); err != nil && len(b) > 0 {
+			f.fail(err)
+		}
+		if f.Write(s.Name, b) != nil {
+			break // Close reports it
+		}
+		at += int64(len(b))
+	}
+	return f.Close()
+}
+
+// WriteMasks writes dir/mask.safetensors.
+func WriteMasks(dir string, masks []Mask) error {
+	w, err := CreateMasks(dir)
 	if err != nil {
 		return err
 	}
 	for _, m := range masks {
-		if err := w.Write(m.Linear+".mask", m.Bits); err != nil {
+		if w.Add(m) != nil {
 			break // Close reports it
 		}
 	}
