@@ -38,6 +38,20 @@ func awaitExit(pid int) {
 	}
 }
 
+// reapGroup waits for the adopted members of a killed process group; one in uninterruptible sleep is left alone
+// after a while.
+func reapGroup(pid int) {
+	for range 200 {
+		got, err := unix.Wait4(-pid, nil, unix.WNOHANG, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return // ECHILD: none left
+		}
+		if got == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
 // killOrphans ends those adopted children whose environment holds all of marks, and their children in turn;
 // without marks every child. It gives their number. All of them are children that were not reaped, so their
 // pids cannot have become another's.

@@ -24,6 +24,7 @@ func killGroup(pid int)                                 { signalProcess(pid, os.
 func adopt() error                                      { return nil }
 func childAttr() *syscall.SysProcAttr                   { return nil }
 func awaitExit(int)                                     {}
+func reapGroup(int)                                     {}
 func killOrphans([]string) int                          { return 0 }
 func withAffinity(cpus []int, start func() error) error { return start() }
 func allowedCPUs() []int                                { return nil }

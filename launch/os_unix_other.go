@@ -12,6 +12,7 @@ import (
 func adopt() error                                      { return nil }
 func childAttr() *syscall.SysProcAttr                   { return &syscall.SysProcAttr{Setpgid: true} }
 func awaitExit(int)                                     {}
+func reapGroup(int)                                     {}
 func killOrphans([]string) int                          { return 0 }
 func withAffinity(cpus []int, start func() error) error { return start() }
 func allowedCPUs() []int                                { return nil }

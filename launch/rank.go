@@ -94,6 +94,7 @@ func (r *rank) wait() {
 	code, sig, rss := ended(r.cmd.ProcessState)
 	r.exit = Exit{Rank: r.Rank, LocalRank: r.LocalRank, PID: pid, Code: code, Signal: sig, ByUs: !r.asked.IsZero() && r.asked.Before(when), MaxRSS: rss, When: when}
 	r.mu.Unlock()
+	reapGroup(pid)
 	r.exit.Orphans = killOrphans(r.marks())
 	r.finish()
 }
