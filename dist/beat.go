@@ -82,37 +82,36 @@ func (g *group) aged(now time.Time) []vital {
 	return vs
 }
 
-// silent is a rank whose heartbeat has stopped: for Silence, or for three beats if gossip has called it dead. Rank 0
-// watches all, the others rank 0 and whom they doubt; needs mu.
+// silent is a rank whose heartbeat has stopped: for Silence, or for three beats if gossip has called it dead; needs mu.
 func (g *group) silent(now time.Time) *rendezvous.Lost {
 	for r, v := range g.vitals {
 		_, departed := g.departed[r]
-		age := now.Sub(v.heard)
-		if r == g.rank || departed {
+		if departed || !g.watches(r) {
 			continue
 		}
+		age := now.Sub(v.heard)
 		name := g.a.Members[r].Name
 		if g.doubted[r] && age > 3*g.n.cfg.Heartbeat {
 			return &rendezvous.Lost{At: now, Name: name, Reason: "gossip has declared it dead and its heartbeat has stopped"}
 		}
-		if (g.rank == 0 || r == 0) && age > g.n.cfg.Silence {
+		if age > g.n.cfg.Silence {
 			return &rendezvous.Lost{At: now, Name: name, Reason: fmt.Sprintf("no heartbeat for %.0f s", age.Seconds())}
 		}
 	}
 	return nil
 }
 
-// doubts: gossip says that the member is dead. That alone is not believed while its heartbeat is fresh.
-func (g *group) doubts(name string) bool {
-	r := g.a.Rank(name)
+// watches: rank 0 watches all, the others rank 0, through which alone they hear of each other.
+func (g *group) watches(r int) bool { return r != g.rank && (g.rank == 0 || r == 0) }
+
+// doubt notes that gossip says that the member is dead. That alone is not believed while its heartbeat is fresh: tick
+// will see when it is not.
+func (g *group) doubt(name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if r < 0 {
-		return false
+	if r := g.a.Rank(name); r >= 0 {
+		g.doubted[r] = true
 	}
-	g.doubted[r] = true
-	_, departed := g.departed[r]
-	return departed || time.Since(g.vitals[r].heard) <= 3*g.n.cfg.Heartbeat
 }
 
 // trust: gossip sees the member again.

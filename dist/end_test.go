@@ -205,3 +205,22 @@ func TestARestartUnderTheNextGenerationIsNotDisturbedByTheOldOne(t *testing.T) {
 	in := vectors(3, 2, 77)
 	checkSum(t, in, reduceAll(t, mustJoin(t, cs), in))
 }
+
+func TestABrokenDataConnectionAloneAbortsTheGroup(t *testing.T) {
+	t.Parallel()
+	gs := mustJoin(t, configs(t, 3))
+	g := gs[1].(*group)
+	g.mu.Lock()
+	g.out.Close() // to rank 2
+	g.mu.Unlock()
+	var errs []error
+	within(t, 15*time.Second, func() {
+		errs = onAll(gs, func(g Group) error { return g.AllReduce(make(Floats, 1000)) })
+	})
+	wantErrors(t, errs, "dist: group aborted: lost host/", "data connection")
+	for _, err := range errs[1:] {
+		if err.Error() != errs[0].Error() {
+			t.Errorf("two causes: %v and %v", errs[0], err)
+		}
+	}
+}

@@ -88,13 +88,14 @@ func (g *gossip) members(self string) []rendezvous.Member {
 	return ms
 }
 
-// join meets the seeds until ctx ends: each second until one has answered, then now and then, because memberlist
-// never tries again to reach a member that it once took for dead.
+// join meets the seeds until ctx ends: often until one has answered, then now and then, because memberlist never
+// tries again to reach a member that it once took for dead.
 func (g *gossip) join(ctx context.Context) {
-	for {
-		wait := time.Second
+	for wait := 100 * time.Millisecond; ; {
 		if g.joinOnce(ctx) {
 			wait = 30 * time.Second
+		} else {
+			wait = min(2*wait, time.Second)
 		}
 		select {
 		case <-ctx.Done():

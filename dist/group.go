@@ -29,7 +29,8 @@ type Group interface {
 	Broadcast(v Vector, root int) error
 	// Barrier returns when every rank has called it. If ctx ends first, the group is aborted: the ranks are out of step.
 	Barrier(ctx context.Context) error
-	// AllGatherBytes returns every rank's b, by rank: for small things (checksums, reasons), over the control channel.
+	// AllGatherBytes returns every rank's b, by rank: for small things (checksums, reasons; at most 1 MiB), over the
+	// control channel. If ctx ends first, the group is aborted.
 	AllGatherBytes(ctx context.Context, b []byte) ([][]byte, error)
 
 	// SetProgress tells the others where this rank is ("forward layer 17"), for their reports should it be lost.
@@ -65,5 +66,13 @@ func (a *Aborted) Unwrap() error { return a.err }
 func checkRoot(root, size int) {
 	if root < 0 || root >= size {
 		panic(fmt.Sprintf("dist: broadcast from root %d in a group of %d", root, size))
+	}
+}
+
+const maxGather = 1 << 20
+
+func checkGather(b []byte) {
+	if len(b) > maxGather {
+		panic(fmt.Sprintf("dist: gather of %d bytes over the control channel, at most %d", len(b), maxGather))
 	}
 }

@@ -25,7 +25,7 @@ const (
 	kBye                        // rank → 0 → ranks: closes the group (byeFrame)
 )
 
-const maxFrame = 64 << 20
+const maxFrame = 512 << 20 // parts of a gather of 256 ranks, in base64
 
 // link is one control connection to one member. Frames are written in order by a goroutine of its own.
 type link struct {

@@ -75,6 +75,7 @@ func (g *loopback) Barrier(ctx context.Context) error {
 }
 
 func (g *loopback) AllGatherBytes(ctx context.Context, b []byte) ([][]byte, error) {
+	checkGather(b)
 	return g.meet(ctx, call{what: "gather", bytes: bytes.Clone(b)}, nil)
 }
 

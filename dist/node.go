@@ -160,7 +160,9 @@ func (n *node) handle(e any) {
 		}
 		n.step(rendezvous.Joined{At: now, Member: e.member})
 	case gossipLeft:
-		if g := n.standing(); g == nil || !g.doubts(e.name) {
+		if g := n.standing(); g != nil {
+			g.doubt(e.name)
+		} else {
 			n.step(rendezvous.Lost{At: now, Name: e.name, Reason: "gossip has declared it dead"})
 		}
 	case frameIn:

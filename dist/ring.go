@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// piece is how many floats move at a time: small enough to stay in cache between receive and add.
-const piece = 64 << 10
+// piece is how many floats move at a time: 1 MiB stays in cache between receive and add, and keeps system calls few.
+const piece = 256 << 10
 
 // chunk c of n of a vector.
 func chunk(v []float32, c, n int) []float32 {
@@ -66,6 +66,7 @@ func add(dst, src []float32) {
 // ring is one rank's place in it: a stream to the right neighbour, one from the left.
 type ring struct {
 	rank, n int
+	piece   int // floats
 	right   io.Writer
 	left    io.Reader
 	scratch []float32                   // one piece
@@ -129,7 +130,7 @@ func (g *ring) run(send, recv [][]float32, adds, ready int) error {
 func (g *ring) sendAll(spans [][]float32, t *tide) error {
 	for _, v := range spans {
 		for len(v) > 0 {
-			n, ok := t.take(min(piece, len(v)))
+			n, ok := t.take(min(g.piece, len(v)))
 			if !ok {
 				return nil
 			}
@@ -146,11 +147,11 @@ func (g *ring) sendAll(spans [][]float32, t *tide) error {
 // recvAdd adds what comes from the left to the spans.
 func (g *ring) recvAdd(spans [][]float32, t *tide) error {
 	if g.scratch == nil && len(spans) > 0 {
-		g.scratch = make([]float32, piece)
+		g.scratch = make([]float32, g.piece)
 	}
 	for _, v := range spans {
 		for len(v) > 0 {
-			n := min(piece, len(v))
+			n := min(g.piece, len(v))
 			if err := readFloats(g.left, g.scratch[:n]); err != nil {
 				return err
 			}
@@ -168,7 +169,7 @@ func (g *ring) recvSet(spans, sent [][]float32, t *tide) error {
 	gone := 0
 	for s, v := range spans {
 		for done := 0; done < len(v); {
-			n := min(piece, len(v)-done)
+			n := min(g.piece, len(v)-done)
 			if s < len(sent) {
 				t.waitGone(gone + done + n)
 			}

@@ -17,7 +17,7 @@ func pipes(t testing.TB, n int) ([]*ring, []*meters) {
 	rings, ms := make([]*ring, n), make([]*meters, n)
 	for r := range rings {
 		ms[r] = &meters{}
-		rings[r] = &ring{rank: r, n: n, broken: func(right bool, err error) { t.Errorf("rank %d: right %v: %v", r, right, err) }}
+		rings[r] = &ring{rank: r, n: n, piece: 1000, broken: func(right bool, err error) { t.Errorf("rank %d: right %v: %v", r, right, err) }}
 	}
 	for r := range rings {
 		a, b := net.Pipe()
@@ -29,7 +29,7 @@ func pipes(t testing.TB, n int) ([]*ring, []*meters) {
 func TestTheRingSumsInTheDocumentedOrderAndSendsExactlyRingBytes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		world := rapid.IntRange(2, 6).Draw(rt, "world")
-		n := rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 3*piece)).Draw(rt, "n")
+		n := rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 20_000)).Draw(rt, "n")
 		rings, ms := pipes(t, world)
 		in := vectors(uint64(n), world, n)
 		out := clones(in)

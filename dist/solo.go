@@ -36,6 +36,7 @@ func (g *solo) Barrier(ctx context.Context) error {
 }
 
 func (g *solo) AllGatherBytes(ctx context.Context, b []byte) ([][]byte, error) {
+	checkGather(b)
 	return [][]byte{bytes.Clone(b)}, g.Barrier(ctx)
 }
 

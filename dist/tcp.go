@@ -58,7 +58,7 @@ func (g *group) attach(in, out net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.in, g.out = in, out
-	g.ring = ring{rank: g.rank, n: g.size, right: out, left: in, broken: g.broken}
+	g.ring = ring{rank: g.rank, n: g.size, piece: piece, right: out, left: in, broken: g.broken}
 	if g.err != nil {
 		g.closeData()
 	}
@@ -113,7 +113,7 @@ func (g *group) collective(what string, run func() error) error {
 		return err
 	}
 	defer g.leave()
-	g.toHub(kCall, callFrame{Seq: seq, What: what})
+	g.toHub(kCall, g.calling(seq, what, nil))
 	if run() != nil {
 		<-g.dead
 		return g.failure()
@@ -127,6 +127,7 @@ func (g *group) Barrier(ctx context.Context) error {
 }
 
 func (g *group) AllGatherBytes(ctx context.Context, b []byte) ([][]byte, error) {
+	checkGather(b)
 	return g.gather(ctx, "gather", b)
 }
 
@@ -142,7 +143,7 @@ func (g *group) gather(ctx context.Context, what string, b []byte) ([][]byte, er
 	g.mu.Lock()
 	g.gathers[seq] = parts
 	g.mu.Unlock()
-	g.toHub(kPart, callFrame{Seq: seq, What: what, Bytes: b})
+	g.toHub(kPart, g.calling(seq, what, b))
 	select {
 	case p := <-parts:
 		return p, nil
@@ -199,11 +200,20 @@ func (g *group) failure() error {
 	return g.err
 }
 
-// callFrame announces a collective, and carries a part of a gather.
+// callFrame announces a collective, and carries a part of a gather. It is as good as a heartbeat.
 type callFrame struct {
 	Seq   int    `json:"seq"`
 	What  string `json:"what"`
+	Step  int    `json:"step"`
+	State string `json:"state"`
 	Bytes []byte `json:"bytes,omitempty"`
+}
+
+func (g *group) calling(seq int, what string, b []byte) callFrame {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.vitals[g.rank]
+	return callFrame{Seq: seq, What: what, Step: v.Step, State: v.State, Bytes: b}
 }
 
 type partsFrame struct {
@@ -297,6 +307,7 @@ func (g *group) onCall(from int, c callFrame, gather bool) {
 	if g.rank != 0 {
 		return
 	}
+	g.heard(vital{Rank: from, Step: c.Step, State: c.State, Seq: c.Seq, What: c.What})
 	t := g.calls[c.Seq]
 	if t == nil {
 		t = &tally{what: c.What, first: from, parts: make([][]byte, g.size)}
