@@ -89,6 +89,20 @@ func TestTwentyStepsOfAdamWWithClippingAgreeWithPyTorch(t *testing.T) {
 	}
 }
 
+func TestTheFirstStepGoesByTheLearningRateWhateverTheGradient(t *testing.T) {
+	be := cpu.New(cpu.Config{Threads: 1})
+	defer be.Close()
+	g := vector([]float64{3, -0.01, 1e3})
+	zero := func() tensor.Tensor { return vector(make([]float64, 3)) }
+	p := zero()
+	AdamW{}.Step(be, p, g, zero(), zero(), 1, 0.5, 1) // m/Bias1 = g, √(v/Bias2) = |g|
+	for i, want := range []float64{-0.5, 0.5, -0.5} {
+		if got := float64(p.Float32()[i]); !(math.Abs(got-want) <= 1.5e-6*0.5) { // ε is 1e-6 of the smallest g
+			t.Errorf("p = %v, want %v", got, want)
+		}
+	}
+}
+
 func TestSchedulesAreThoseOfTransformers(t *testing.T) {
 	for _, c := range load(t).Schedules {
 		s := Schedule{Kind: c.Kind, LR: c.LR, MinLR: c.MinLR, Warmup: c.Warmup, Total: c.Total}

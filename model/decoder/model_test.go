@@ -36,7 +36,7 @@ func TestGenerationWithTheCacheIsTheFullForward(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := distance(got, want[at*v:(at+1)*v]); !(d < 1e-6) {
+			if d := distance(got, want[at*v:(at+1)*v]); !(d < tolerance) {
 				t.Errorf("%s: %s: logits after token %d differ by %.1e", name, what, at, d)
 			}
 		}
@@ -75,7 +75,7 @@ func TestAPromptLongerThanThePlanRunsInPieces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := distance(got, want); !(d < 1e-6) {
+	if d := distance(got, want); !(d <= tolerance) {
 		t.Errorf("logits differ by %.1e", d)
 	}
 }
@@ -274,16 +274,10 @@ func TestWeightsThatDoNotFitTheConfigAreRefused(t *testing.T) {
 
 func TestEachLayerHasItsOwnWindow(t *testing.T) {
 	g := load(t, "mistral")
-	if len(g.Case.Config.Windows) != 2 {
-		t.Fatal("the golden has no windows")
-	}
 	g.Case.Config.Windows = []int{0, 4}
-	mixed := g.model(t, lora.SPLoRA, nil, Options{})
-	g.Case.Config.Windows = []int{4, 4}
-	both := g.model(t, lora.SPLoRA, nil, Options{})
+	m := g.model(t, lora.SPLoRA, nil, Options{})
 	b := g.batch()
-	// Layer 0 sees everything in mixed: a change of token 0 reaches its state at token 5, which it cannot with window 4.
-	for m, reaches := range map[*Model]bool{mixed: true, both: false} {
+	for i, reaches := range []bool{true, false} { // a change of token 0 reaches token 5, which it cannot with window 4
 		state := func(token int32) []float32 {
 			c := b
 			c.Tokens = slices.Clone(b.Tokens)
@@ -292,13 +286,13 @@ func TestEachLayerHasItsOwnWindow(t *testing.T) {
 			if err := m.Embed(x, c); err != nil {
 				t.Fatal(err)
 			}
-			if err := m.BlockForward(0, nil, x, c, nil); err != nil {
+			if err := m.BlockForward(i, nil, x, c, nil); err != nil {
 				t.Fatal(err)
 			}
 			return x.Slice(5, 6).Float32()
 		}
 		if got := !slices.Equal(state(1), state(2)); got != reaches {
-			t.Errorf("windows %v: token 0 reaches token 5 of layer 0: %v", m.Config.Windows, got)
+			t.Errorf("window %d: token 0 reaches token 5 of layer %d: %v", m.Config.Windows[i], i, got)
 		}
 	}
 }

@@ -75,7 +75,7 @@ func TestDropoutDependsOnRowAndStepNotOnTheBatchAroundThem(t *testing.T) {
 			sum[j] += v
 		}
 	}
-	if d := distance(sum, both); !(d < 1e-6) {
+	if d := distance(sum, both); !(d <= tolerance) {
 		t.Errorf("two rows one by one, padded to another length, differ from both at once by %.1e", d)
 	}
 	b.Step = 4
@@ -187,7 +187,7 @@ func TestMicroBatchesAddUpToTheBatch(t *testing.T) {
 		}
 		s, n = s+s1, n+n1
 	}
-	if d := distance(m.Adapters.Grads.Float32(), whole); !(d < 1e-6) || n != tokens || n != b.Active() || !(math.Abs(s-sum) < 1e-5*sum) {
+	if d := distance(m.Adapters.Grads.Float32(), whole); !(d <= tolerance) || n != tokens || n != b.Active() || !(math.Abs(s-sum) < 1e-5*sum) {
 		t.Errorf("gradients differ by %.1e, loss %v and %v, tokens %d and %d", d, s, sum, n, tokens)
 	}
 }
@@ -208,7 +208,7 @@ func TestASubsetOfTargetsHasTheGradientsItWouldHaveAmongAll(t *testing.T) {
 			for i, w := range some.Adapters.Windows {
 				A, B := some.Adapters.Of(i, some.Adapters.Grads)
 				wantA, wantB := all.Adapters.Of(all.Adapters.Find(w.Name), all.Adapters.Grads)
-				if dA, dB := distance(A.Float32(), wantA.Float32()), distance(B.Float32(), wantB.Float32()); !(dA < 1e-6 && dB < 1e-6) {
+				if dA, dB := distance(A.Float32(), wantA.Float32()), distance(B.Float32(), wantB.Float32()); !(dA <= tolerance && dB <= tolerance) {
 					t.Errorf("targets %v: %s: dA differs by %.1e, dB by %.1e", targets, w.Name, dA, dB)
 				}
 			}
@@ -246,7 +246,7 @@ func TestTheBackwardEndsAtTheLowestAdaptedBlock(t *testing.T) {
 			t.Fatalf("the backward ends at block %d", m.first)
 		}
 		want := grads(t, full, g.batch())
-		if d := distance(grads(t, m, g.batch()), want[full.Adapters.Windows[len(Linears)].At:]); !(d < 1e-6) {
+		if d := distance(grads(t, m, g.batch()), want[full.Adapters.Windows[len(Linears)].At:]); !(d <= tolerance) {
 			t.Errorf("gradients differ by %.1e", d)
 		}
 		if full.Plan.Stack <= m.Plan.Stack && o.Recompute == RecomputeBlock {
@@ -261,7 +261,7 @@ func TestTheSizeOfTheChunksOfLogitsDoesNotMatter(t *testing.T) {
 	want, wantLoss := grads(t, m, g.batch()), losses(t, m, g.batch())
 	for _, rows := range []int{1, 3, 7} {
 		m := g.model(t, lora.SPLoRA, nil, Options{ChunkRows: rows})
-		if d := distance(grads(t, m, g.batch()), want); !(d < 1e-6) {
+		if d := distance(grads(t, m, g.batch()), want); !(d <= tolerance) {
 			t.Errorf("%d rows: gradients differ by %.1e", rows, d)
 		}
 		for i, s := range losses(t, m, g.batch()) {
@@ -313,7 +313,7 @@ func TestAMergedModelHasTheLogitsOfTheAdaptedOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := distance(got, want); !(d <= 1e-6) {
+		if d := distance(got, want); !(d <= tolerance) {
 			t.Errorf("%s: merged logits differ by %.1e", method, d)
 		}
 	}

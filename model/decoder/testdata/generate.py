@@ -198,6 +198,6 @@ if __name__ == "__main__":
     make("qwen3", config(Qwen3Config, head_dim=10), "2:4", "padded", 2, 7, 4)
     make("mistral", config(MistralConfig, sliding_window=4, head_dim=8), "0.5", "padded", 2, 15, 5)
     make("llama3_rope", config(LlamaConfig, rope_parameters=rope(
-        "llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
-        max_position_embeddings=256), "2:4", "whole", 2, 21, 6)
+        "llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=1000),
+        max_position_embeddings=8000), "2:4", "whole", 2, 21, 6)
     make("linear_rope", config(LlamaConfig, num_key_value_heads=4, rope_parameters=rope("linear", factor=2.5)), "0.7", "whole", 2, 17, 7)
