@@ -273,13 +273,12 @@ func (c *chat) turn(text string, from int, messages []any, i int, tools any) (ji
 	}
 	// All of the conversation up to this turn, rendered alone, ends where the turn does, unless the template treats its
 	// last turn differently.
-	limit := len(text)
 	if alone, _, err := c.render(messages[:i+1], tools, false); err == nil && len(alone) > start && strings.HasPrefix(text, alone) {
-		limit = len(alone)
-		if at := strings.LastIndex(text[start:limit], c.ending); at >= 0 {
-			return jinja.Span{Start: start, End: start + at + len(c.ending)}, nil
+		end := len(alone)
+		if at := strings.LastIndex(text[start:end], c.ending); at >= 0 {
+			end = start + at + len(c.ending)
 		}
-		return jinja.Span{Start: start, End: limit}, nil
+		return jinja.Span{Start: start, End: end}, nil
 	}
 	skip := 0 // past the answer, in which the marker may stand as text
 	if rest := strings.TrimLeft(text[start:], " \t\r\n"); strings.HasPrefix(rest, answer) {
