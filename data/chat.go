@@ -257,16 +257,10 @@ func (c *chat) spans(messages []any, tools any) (string, []jinja.Span, error) {
 
 // turn finds what the assistant wrote in message i, after from in the text.
 func (c *chat) turn(text string, from int, messages []any, i int, tools any) (jinja.Span, error) {
-	content, _ := messages[i].(*jinja.Dict).Get("content")
-	answer, _ := content.(string)
-	answer = strings.TrimSpace(answer)
+	answer := content(messages[i])
 	start := c.start(text, from, messages[:i], tools)
-	if start < 0 && answer != "" { // the template lays out earlier turns differently when more follow: look for the answer
-		for _, begin := range []string{c.lead + answer, answer} {
-			if at := strings.Index(text[from:], begin); at >= 0 && start < 0 {
-				start = from + at
-			}
-		}
+	if start < 0 { // the template lays out earlier turns differently when more follow
+		start = c.seek(text, from, messages[:i], answer)
 	}
 	if start < 0 {
 		return jinja.Span{}, fmt.Errorf("cannot tell where message %d lies in the rendered conversation: the chat template needs {%% generation %%} around the assistant's turns", i)
@@ -285,7 +279,7 @@ func (c *chat) turn(text string, from int, messages []any, i int, tools any) (ji
 		skip = len(text) - start - len(rest) + len(answer)
 	}
 	at := strings.Index(text[start+skip:], c.ending)
-	if at < 0 {
+	if at < 0 || c.ending == "" && skip == 0 {
 		return jinja.Span{}, fmt.Errorf("cannot tell where message %d ends in the rendered conversation: the chat template needs {%% generation %%} around the assistant's turns", i)
 	}
 	return jinja.Span{Start: start, End: start + skip + at + len(c.ending)}, nil
@@ -300,6 +294,36 @@ func (c *chat) start(text string, from int, messages []any, tools any) int {
 		}
 	}
 	return -1
+}
+
+// seek is where an answer to the messages begins in the text, looked for by its words after those of the turns between
+// the last answer, which ends at from, and this one; −1 if they are not there.
+func (c *chat) seek(text string, from int, messages []any, answer string) int {
+	first := len(messages)
+	for first > 0 && !assistants(messages[first-1]) {
+		first--
+	}
+	for _, m := range messages[first:] {
+		if role, _ := m.(*jinja.Dict).Get("role"); role == "system" { // may stand anywhere
+			continue
+		}
+		if at := strings.Index(text[from:], content(m)); at >= 0 {
+			from += at + len(content(m))
+		}
+	}
+	for _, begin := range []string{c.lead + answer, answer} {
+		if at := strings.Index(text[from:], begin); at >= 0 && answer != "" {
+			return from + at
+		}
+	}
+	return -1
+}
+
+// content is what a message says, without white space around it; "" if that is no string.
+func content(m any) string {
+	v, _ := m.(*jinja.Dict).Get("content")
+	s, _ := v.(string)
+	return strings.TrimSpace(s)
 }
 
 // mark tokenises a rendered conversation and trains the tokens that overlap its spans. Where the template has no marker

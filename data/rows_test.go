@@ -94,6 +94,25 @@ func TestAChatTemplateWithoutAnEndOfTurnGetsAnEOS(t *testing.T) {
 	}
 }
 
+func TestAnswersAreFoundInATemplateThatCountsItsTurnsFirst(t *testing.T) {
+	_, tok := golden(t)
+	e := func(template string) *encoder {
+		tok.template = template
+		return newEncoder(Config{VocabSize: tok.VocabSize()}, tok)
+	}
+	talk := []byte(`{"messages":[{"role":"user","content":"Xa"},{"role":"assistant","content":"Xa"},{"role":"user","content":"Xb"},{"role":"assistant","content":"Xa "}]}`)
+	s, err := e("{{ messages|length }}{% for m in messages %}<{{ m.role }}> {{ m.content }}</s>{% endfor %}").row(talk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := show(tok, s), "4<user> Xa</s><assistant> ⟦Xa</s>⟧<user> Xb</s><assistant> ⟦Xa </s>"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if _, err := e("{{ messages|length }}{% for m in messages %}{{ m.content|upper }}{% endfor %}").row(talk); err == nil || !strings.Contains(err.Error(), "cannot tell where message 1 lies") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestPretokenisedRowsAreTakenAsTheyAre(t *testing.T) {
 	e := newEncoder(Config{VocabSize: 10}, nil)
 	for row, want := range map[string]sample{
