@@ -1,6 +1,6 @@
 """Golden files of package decoder: tiny random models of Hugging Face transformers, run in float64.
 
-    python generate.py            # writes *.safetensors and rope.json beside itself
+    python generate.py            # writes *.safetensors, rope.json and curve.json beside itself
 
 Made with torch 2.15.0, transformers 5.23.0, safetensors (any). Every weight is representable in float32, so both sides start
 from the same numbers. Each linear's forward is replaced by the formula, and torch.autograd differentiates that:
@@ -19,7 +19,7 @@ import os
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM, get_scheduler
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -162,6 +162,7 @@ def make(name, config, pattern, kind, B, T, seed):
     save_file({k: v.clone().contiguous() for k, v in out.items()}, path, meta)
     os.chmod(path, 0o644)
     print(name, os.path.getsize(path), "loss", loss.mean().item())
+    return model, masks, adapters, (tokens, pos, docs, targets)
 
 
 def config(cls, **kw):
@@ -172,6 +173,28 @@ def config(cls, **kw):
 
 def rope(kind, theta=10000.0, **kw):
     return {"rope_type": kind, "rope_theta": theta, **kw}
+
+
+def curve(model, masks, adapters, data):
+    """Loss and gradient norm of twelve steps of SP-LoRA, clipped, with AdamW on a cosine, in float64."""
+    lr, warmup, total, clip, decay = 2e-2, 3, 12, 1.0, 0.01
+    for n, mod in linears(model):
+        adapt(mod, "splora", masks[n], *adapters[n])
+    params = [t for n in adapters for t in adapters[n]]
+    opt = torch.optim.AdamW(params, lr=lr, weight_decay=decay)
+    schedule = get_scheduler("cosine", opt, num_warmup_steps=warmup, num_training_steps=total)
+    out = {"LR": lr, "Warmup": warmup, "Total": total, "Clip": clip, "WeightDecay": decay, "Loss": [], "Norm": []}
+    for _ in range(total):
+        opt.zero_grad()
+        loss = run(model, "padded", *data)[1].mean()
+        loss.backward()
+        out["Loss"].append(loss.item())
+        out["Norm"].append(torch.nn.utils.clip_grad_norm_(params, clip).item())
+        opt.step()
+        schedule.step()
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "curve.json"), "w") as f:
+        json.dump(out, f)
+    print("curve", out["Loss"][0], "to", out["Loss"][-1])
 
 
 def frequencies():
@@ -192,7 +215,7 @@ def frequencies():
 
 if __name__ == "__main__":
     frequencies()
-    make("llama", config(LlamaConfig, head_dim=8), "2:4", "padded", 2, 11, 1)
+    curve(*make("llama", config(LlamaConfig, head_dim=8), "2:4", "padded", 2, 11, 1))
     make("llama_bias_packed", config(LlamaConfig, attention_bias=True, mlp_bias=True, num_key_value_heads=1), "0.5", "packed", 2, 13, 2)
     make("qwen2", config(Qwen2Config, tie_word_embeddings=True, rms_norm_eps=1e-6), "0.6", "padded", 3, 9, 3)
     make("qwen3", config(Qwen3Config, head_dim=10), "2:4", "padded", 2, 7, 4)
