@@ -179,12 +179,12 @@ func (t *trainer) rate() optim.Schedule {
 }
 
 // announce is what a user wants to see before the first step.
-func (t *trainer) announce() {
+func (t *trainer) announce() error {
 	w, p := t.Err, t.model.Plan
-	if t.LogFormat == "json" {
-		return
+	if err := publishFile(filepath.Join(t.Out, configFile), t.Config.YAML()); err != nil {
+		return err
 	}
-	fmt.Fprintf(w, "configuration (%s):\n%s\n", filepath.Join(t.Out, configFile), indent(string(t.Config.YAML())))
+	fmt.Fprintf(w, "configuration, as saved in %s:\n%s\n", filepath.Join(t.Out, configFile), wrap(string(t.Config.YAML())))
 	st := t.Rows.Stats()
 	fmt.Fprintf(w, "data: %s rows of at most %d tokens from %s; %s tokens, %s trained; %d truncated, %d split, %d dropped\n", humanize.Comma(int64(t.Rows.Len())),
 		t.Rows.Longest(), t.Data.String(), humanize.Comma(st.Tokens), humanize.Comma(st.Trained), st.Truncated, st.Split, st.Dropped)
@@ -194,4 +194,5 @@ func (t *trainer) announce() {
 	b := t.state.GlobalBatch
 	fmt.Fprintf(w, "run: %d steps of %d rows on %d ranks (generation %d, %s), %s trained values, %.2f epochs; backend %s\n", t.state.TotalSteps, b, t.Group.Size(), t.Group.Generation(),
 		time.Now().Format(time.DateTime), humanize.Comma(int64(t.ad.Len())), t.order.Epoch(t.state.TotalSteps, b), t.be.Name())
+	return nil
 }

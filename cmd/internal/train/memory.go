@@ -62,7 +62,19 @@ func (f Footprint) String() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// indent sets two spaces before each line.
-func indent(s string) string {
-	return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+// wrap sets the lines of s side by side, as far as 110 columns go, with a list's items behind its name.
+func wrap(s string) string {
+	s = strings.ReplaceAll(s, "\n- ", " ")
+	var b strings.Builder
+	col := 0
+	for line := range strings.Lines(s) {
+		line = "  " + strings.TrimRight(line, "\n")
+		if col > 0 && col+len(line) > 110 {
+			b.WriteByte('\n')
+			col = 0
+		}
+		b.WriteString(line)
+		col += len(line)
+	}
+	return b.String()
 }

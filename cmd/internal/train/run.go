@@ -98,8 +98,10 @@ func newTrainer(ctx context.Context, c Config, env Env) (*trainer, error) {
 	t.report = &reporter{w: env.Err, log: env.Log, json: c.LogFormat == "json", every: c.LogEvery, total: t.state.TotalSteps,
 		first: t.state.Step, began: time.Now(), last: time.Now()}
 	if t.rank0() {
-		t.announce()
-		var err error
+		err := t.announce()
+		if err != nil {
+			return nil, err
+		}
 		if t.metrics, err = openMetrics(filepath.Join(c.Out, "metrics.jsonl"), t.state.Step); err != nil {
 			return nil, err
 		}

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Makes the small dense LLaMA that `splora quickstart` prunes and fine-tunes.
 
-    python generate.py                 # tokenizer, training (resumes from --work), this folder's model files
-    python check.py                    # perplexities: dense, pruned, fine-tuned
+    torchrun --nproc-per-node 2 generate.py --threads 1    # tokenizer, training (resumes from --work), this folder's model files
+    python check.py                                        # perplexities: dense, pruned, fine-tuned
+
+One process does, too (`python generate.py`); one per core waits less for the others where the machine is shared.
 
 Made with Python 3.11.7, torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, numpy, go1.26.8, on 2 CPU cores with AMX.
 Text: the Go standard library in GOROOT/src (corpus.py, split.json), every package but the held-out ones. Tests belong to
 the training text: they are the same language by the same hands and nearly double it. Generated files and cmd do not.
 Each file is one document, <|begin_of_text|> ids <|end_of_text|>; documents are shuffled anew in every epoch and cut into
-rows of 256 tokens, of 512 while the rate falls. Tokenizer: byte-level BPE, 4096 ids, LLaMA-3's pre-tokeniser, trained on the same documents.
+rows of 256 tokens, of 512 in the last steps. Tokenizer: byte-level BPE, 4096 ids, LLaMA-3's pre-tokeniser, trained on the same documents.
 Optimiser: Muon (momentum 0.95, updates scaled to AdamW's RMS) for the blocks' matrices, AdamW for the tied embedding and the
 norms. Learning rate: linear warm-up, constant, then linear to 0 over the last `--decay` of the steps, which is why a
 checkpoint of the constant part can be finished with any --steps. Numbers are bf16 where autocast makes them so: another
@@ -23,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -76,17 +79,14 @@ def rate(step, steps, warmup, decay):
 
 
 def batches(docs, start, args):
-    """[batch, T+1] from step start on: T is half the context while the rate is constant (attention is half the time), then all."""
-    falling = round(args.steps * (1 - args.decay))
-    step = start
-    for first, T in ((0, llama.CONTEXT // 2), (falling, llama.CONTEXT)):
+    """[rows, T+1] from step start on: T is half the context at first (attention is half the time), the context at last."""
+    longer = round(args.steps * (1 - args.long))
+    for first, end, T in ((0, longer, llama.CONTEXT // 2), (longer, args.steps, llama.CONTEXT)):
         stream, n = rows(docs, SEED + T, T), args.tokens // T
-        if step > first:
-            for _ in range((min(step, falling if first == 0 else args.steps) - first) * n):
-                next(stream)
-        while step < (falling if first == 0 else args.steps):
-            yield torch.from_numpy(np.stack([next(stream) for _ in range(n)]))
-            step += 1
+        for step in range(first, end):
+            b = np.stack([next(stream) for _ in range(n)])
+            if step >= start:
+                yield torch.from_numpy(b)
 
 
 def optimizers(model, lr, weight_decay):
@@ -124,29 +124,34 @@ def train(docs, args):
                 group["lr"] = args.lr * rate(step, args.steps, args.warmup, args.decay)
         loss = one_step(loss_of, opts, batch, args)
         mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-        if step % 20 == 0:
+        if step % 20 == 0 and dist.get_rank() == 0:
             done = (step + 1 - start) * args.tokens
             print(f"step {step} loss {mean:.4f} tokens/s {done / (time.time() - began):.0f}", flush=True)
-        if time.time() - published > args.save_every:
+        if time.time() - published > args.save_every and dist.get_rank() == 0:
             save_checkpoint(checkpoint, step + 1, model, opts)
             published = time.time()
-    save_checkpoint(checkpoint, args.steps, model, opts)
+    if dist.get_rank() == 0:
+        save_checkpoint(checkpoint, args.steps, model, opts)
     return model
 
 
 def one_step(loss_of, opts, batch, args):
-    total = 0.0
-    parts = batch.chunk(args.parts)
+    """Every process takes its share of the batch; the gradients' mean makes the same step in each."""
+    params = [p for o in opts for g in o.param_groups for p in g["params"]]
+    parts = batch.chunk(args.parts)[dist.get_rank() :: dist.get_world_size()]
+    total = torch.zeros(())
     for b in parts:
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(b[:, :-1], b[:, 1:])
-        (loss / len(parts)).backward()
-        total += loss.item() / len(parts)
-    torch.nn.utils.clip_grad_norm_([p for o in opts for g in o.param_groups for p in g["params"]], 1.0)
+        (loss / args.parts).backward()
+        total += loss.detach() / args.parts
+    for t in [total] + [p.grad for p in params]:
+        dist.all_reduce(t)
+    torch.nn.utils.clip_grad_norm_(params, 1.0)
     for o in opts:
         o.step()
         o.zero_grad()
-    return total
+    return total.item()
 
 
 def save(model, tokenizer, out):
@@ -187,20 +192,25 @@ def main():
     p.add_argument("--weight-decay", type=float, default=0.1)
     p.add_argument("--warmup", type=int, default=60)
     p.add_argument("--decay", type=float, default=0.35)
+    p.add_argument("--long", type=float, default=0.2, help="last part of the steps, with rows of the whole context")
     p.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--no-compile", dest="compile", action="store_false")
     p.add_argument("--publish-checkpoint", action="store_true", help="write the folder from the last checkpoint, do not train")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    else:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     args.work.mkdir(parents=True, exist_ok=True)
 
     kept = args.work / "tokenizer.json"
-    if kept.exists():
-        tokenizer = Tokenizer.from_file(str(kept))
-    else:
+    if not kept.exists() and dist.get_rank() == 0:
         tokenizer = make_tokenizer([text for _, text in corpus.read("training")])
         tokenizer.save(str(kept))
+    dist.barrier()
+    tokenizer = Tokenizer.from_file(str(kept))
     if args.publish_checkpoint:
         model = llama.Llama()
         model.load_state_dict(torch.load(args.work / "checkpoint.pt")["model"])
@@ -208,7 +218,9 @@ def main():
         docs = documents(tokenizer, [text for _, text in corpus.read("training")])
         print(f"{len(docs)} documents, {sum(map(len, docs))} tokens, goroot {corpus.go_env('GOVERSION')}", flush=True)
         model = train(docs, args)
-    save(model, tokenizer, args.out)
+    if dist.get_rank() == 0:
+        save(model, tokenizer, args.out)
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
