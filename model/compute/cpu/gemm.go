@@ -113,22 +113,23 @@ type tileTask struct {
 	alpha, beta float32
 }
 
-// grid is the size of a piece in panels, and the number of pieces along a row of pieces.
-func (t *tileTask) grid() (pm, pn, across int) {
+// grid is the size of a piece in panels, and the number of pieces down a column of pieces: they are taken column by column, so
+// that a column's part of b stays in the second cache.
+func (t *tileTask) grid() (pm, pn, down int) {
 	pm, pn = max(1, blockM/t.kern.MR), max(1, blockN/t.kern.NR)
-	return pm, pn, (t.n + pn*t.kern.NR - 1) / (pn * t.kern.NR)
+	return pm, pn, (t.m + pm*t.kern.MR - 1) / (pm * t.kern.MR)
 }
 
 func (t *tileTask) pieces() int {
-	pm, _, across := t.grid()
-	return (t.m + pm*t.kern.MR - 1) / (pm * t.kern.MR) * across
+	_, pn, down := t.grid()
+	return (t.n + pn*t.kern.NR - 1) / (pn * t.kern.NR) * down
 }
 
 func (t *tileTask) do(w *worker, i, j int) {
-	pm, pn, across := t.grid()
+	pm, pn, down := t.grid()
 	mr, nr := t.kern.MR, t.kern.NR
 	for ; i < j; i++ {
-		i0, j0 := i/across*pm*mr, i%across*pn*nr
+		i0, j0 := i%down*pm*mr, i/down*pn*nr
 		i1, j1 := min(i0+pm*mr, t.m), min(j0+pn*nr, t.n)
 		for jr := j0; jr < j1; jr += nr {
 			for ir := i0; ir < i1; ir += mr {

@@ -31,6 +31,15 @@ func tile(a *asm, v isa, mr, rows, vecs int) {
 	a.f("MOVQ c+24(FP), DX")
 	a.f("MOVQ ldc+32(FP), R8")
 	a.f("SHLQ $2, R8")
+	a.f("MOVQ DX, R9") // c is far away; it arrives while the sum is built
+	for i := range rows {
+		for j := 0; j < vecs*v.bytes(); j += 64 {
+			a.f("PREFETCHT0 %d(R9)", j)
+		}
+		if i < rows-1 {
+			a.f("ADDQ R8, R9")
+		}
+	}
 	for i := range rows * vecs {
 		a.f("VXORPS %s, %s, %s", v.r(i), v.r(i), v.r(i))
 	}
