@@ -55,7 +55,16 @@ func openKeyed(ctx context.Context, key, before string, c Config, tok Tokenizer)
 	if err := publish(ctx, path, before, c, tok); err != nil {
 		return nil, err
 	}
-	return load(path)
+	return reload(path)
+}
+
+// reload maps a cache file that has just been written.
+func reload(path string) (*Set, error) {
+	s, err := load(path)
+	if err != nil {
+		return nil, fmt.Errorf("data: cache file %s cannot be read back: %w", path, err)
+	}
+	return s, nil
 }
 
 // openPrivate makes a cache file that no one else sees and that is gone when the set is closed.
@@ -69,7 +78,7 @@ func openPrivate(ctx context.Context, c Config, tok Tokenizer) (*Set, error) {
 	if err := build(ctx, f, c, tok); err != nil {
 		return nil, err
 	}
-	return load(f.Name())
+	return reload(f.Name())
 }
 
 // publish makes the file aside, in the same directory, and renames it when it is on disk. Under the lock no one else

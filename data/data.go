@@ -40,12 +40,13 @@ type Tokenizer interface {
 	ChatTemplate() string
 }
 
-// TooLong says what becomes of a row of more than Config.Seq tokens.
+// TooLong says what becomes of a row of more than Config.Seq tokens. A row, or a piece of one, that keeps no trained token
+// is dropped, counted in Stats and named there; a plain text file is a stream rather than a row, so that Truncate splits it.
 type TooLong string
 
 const (
 	Truncate TooLong = "truncate" // keep the first Seq tokens
-	Split    TooLong = "split"    // cut it in rows of Seq tokens, each a document of its own
+	Split    TooLong = "split"    // cut it in rows of Seq tokens, each a document of its own (without a BOS of its own)
 	Error    TooLong = "error"    // stop
 )
 

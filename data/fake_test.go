@@ -113,6 +113,11 @@ type goldens struct {
 		Row         json.RawMessage `json:"row"`
 		IDs, Labels []int32
 	} `json:"rows"`
+	SentencePiece []struct {
+		Template    string
+		Row         json.RawMessage `json:"row"`
+		IDs, Labels []int32
+	} `json:"sentencepiece"`
 }
 
 func golden(t testing.TB) (goldens, *bpe) {

@@ -30,7 +30,7 @@ const (
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
 // errCache says that a cache file is not usable and must be made anew.
-var errCache = errors.New("data: damaged cache file")
+var errCache = errors.New("it is damaged")
 
 // writer writes a cache file in one pass.
 type writer struct {

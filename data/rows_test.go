@@ -3,6 +3,7 @@ package data
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +44,37 @@ func TestChatRowsTrainWhatTransformersMarksAsTheAssistants(t *testing.T) {
 			if !slices.Equal(s.tokens, c.IDs) || !slices.Equal(s.labels, c.Labels) {
 				t.Errorf("%s, conversation %d, marked %v:\n got %s\nwant %s", c.Name, i, template == c.Marked, show(tok, s), show(tok, sample{c.IDs, c.Labels}))
 			}
+		}
+	}
+}
+
+// templated is a tokenizer with another chat template and, as its file does not name them, BOS and EOS.
+type templated struct {
+	*tokenizer.Tokenizer
+	template string
+}
+
+func (t templated) ChatTemplate() string { return t.template }
+func (t templated) BOS() (int32, bool)   { return t.ID("<s>") }
+func (t templated) EOS() (int32, bool)   { return t.ID("</s>") }
+
+func TestRowsOfASentencePieceModelTrainWhatTransformersTrains(t *testing.T) {
+	g, _ := golden(t)
+	raw, err := os.ReadFile("tokenizer/testdata/llama2/tokenizer.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := tokenizer.Parse(raw, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(g.SentencePiece) < 16 {
+		t.Fatalf("%d rows", len(g.SentencePiece))
+	}
+	for _, r := range g.SentencePiece {
+		s, err := newEncoder(Config{VocabSize: tok.VocabSize()}, templated{tok, r.Template}).row(r.Row)
+		if err != nil || !slices.Equal(s.tokens, r.IDs) || !slices.Equal(s.labels, r.Labels) {
+			t.Errorf("%s: %v\n got %s\nwant %s", r.Row, err, show(tok, s), show(tok, sample{r.IDs, r.Labels}))
 		}
 	}
 }

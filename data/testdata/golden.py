@@ -149,5 +149,21 @@ for p, c in [("Question: why?\nAnswer:", " Because of the thing."), ("", "no pro
     answer({"prompt": p, "completion": c}, p, c)
 for r in [{"instruction": "Add.", "input": "1 and 2", "output": "3"}, {"instruction": "Sing %s %d!", "input": "", "output": "Ring\nring"}, {"instruction": "No input", "output": "Yes", "text": "ignored"}]:
     answer(r, (P1 if r.get("input") else P2).format(**r), r["output"])
+# The same with a SentencePiece-style tokenizer, which begins every text with a space: pieces of a text do not tokenise alone as
+# they do within it.
+out["sentencepiece"] = []
+tok = PreTrainedTokenizerFast(tokenizer_file="../tokenizer/testdata/llama2/tokenizer.json", bos_token="<s>", eos_token="</s>")
+for name in ["llama2", "mistral"]:
+    template, _ = FAMILIES[name]
+    for talk in TALKS:
+        r = tok.apply_chat_template(talk, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, chat_template=template)
+        out["sentencepiece"].append({"template": plain(template), "row": {"messages": talk}, "ids": r["input_ids"],
+                                     "labels": [i if m else -100 for i, m in zip(r["input_ids"], r["assistant_masks"])]})
+rows = out["rows"]
+out["rows"] = []
+for p, c in [("Question: why?\nAnswer:", " Because of the thing."), ("ends in a word: i", "ng and more"), ("naïve", "té ☃"), ("a b ", "the")]:
+    answer({"prompt": p, "completion": c}, p, c)
+out["sentencepiece"] += [dict(r, template="") for r in out["rows"]]
+out["rows"] = rows
 json.dump(out, open("golden.json", "w"), ensure_ascii=False, separators=(",", ":"))
 print(len(out["chat"]), "conversations,", len(out["rows"]), "rows")
