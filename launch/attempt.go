@@ -211,11 +211,11 @@ func (w *watch) forward(s os.Signal) {
 		w.insists++
 	}
 	if w.insists > 1 {
-		w.Logger.Warn("second signal: SIGKILL", zap.Stringer("signal", s))
+		w.Logger.Warn("second signal: SIGKILL", zap.String("signal", signalText(s)))
 		w.kill()
 		return
 	}
-	w.Logger.Info("signal forwarded", zap.Stringer("signal", s))
+	w.Logger.Info("signal forwarded", zap.String("signal", signalText(s)))
 	for _, r := range w.ranks {
 		r.signal(s)
 	}

@@ -104,7 +104,7 @@ func (w *watch) reason(s suspect, before oom) string {
 		return killed(before, oomNow(), e.MaxRSS)
 	case e.Signal == "SIGBUS":
 		return "a mapped file was truncated, or the disk or /dev/shm is full; " + last
-	case e.Signal != "" && w.stopped != nil && signalIs(w.stopped, e.Signal):
+	case e.Signal != "" && w.stopped != nil && signalText(w.stopped) == e.Signal:
 		return "the signal came before the rank could publish a checkpoint"
 	}
 	return last

@@ -51,7 +51,7 @@ type Config struct {
 	Stderr          io.Writer        // ranks' stderr; default: discarded
 	PrefixLogs      bool             // each line begins with its rank: "[0] "
 	OnlyRank0Stdout bool             // Stdout gets rank 0's alone, without prefix
-	LogDir          string           // also write attempt-K/rank-N.{out,err} and exit-report.json here; default: none
+	LogDir          string           // also write attempt-K/rank-N.{out,err} and exit-report.json here; with several nodes below node-N; default: none
 	Signals         <-chan os.Signal // what to forward; default: Run subscribes to TERM, INT, HUP, USR1, USR2
 	Logger          *zap.Logger      // the launcher's own events; default: none
 }

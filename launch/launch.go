@@ -153,11 +153,9 @@ func (l *launcher) giveUp(a Attempt, stale int) string {
 	case l.ctx.Err() != nil:
 		return "cancelled"
 	case l.stopped != nil:
-		return fmt.Sprintf("not restarted after %v", l.stopped)
+		return "not restarted after " + signalText(l.stopped)
 	case usage(a.First):
 		return "not restarted: wrong usage or configuration"
-	case l.MaxRestarts == 0:
-		return "no restarts asked for"
 	case a.Number > l.MaxRestarts:
 		return fmt.Sprintf("attempt %d of %d", a.Number, l.MaxRestarts+1)
 	case stale >= noProgress && a.Step >= 0:
@@ -180,7 +178,7 @@ func (l *launcher) rest(d time.Duration) string {
 			return "cancelled"
 		case s := <-l.sigs:
 			if forwarded(s) {
-				return fmt.Sprintf("not restarted after %v", s)
+				return "not restarted after " + signalText(s)
 			}
 		}
 	}

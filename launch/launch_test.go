@@ -260,14 +260,35 @@ func TestOtherChildrenOfTheProcessAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestRanksEndWhenTheLauncherIsKilled(t *testing.T) {
-	dir := t.TempDir()
+// launcherOf starts a process that only launches two ranks.
+func launcherOf(t *testing.T, ranks string) (cmd *exec.Cmd, dir string) {
+	dir = t.TempDir()
 	t.Setenv("LAUNCH_TEST_DIR", dir)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "LAUNCH_TEST_ROLE=launcher")
+	cmd = exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "LAUNCH_TEST_ROLE=launcher", "LAUNCH_TEST_RANKS="+ranks, "LAUNCH_TEST_WHO=rank")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return cmd, dir
+}
+
+func TestASignalToTheLauncherProcessReachesTheRanks(t *testing.T) {
+	cmd, dir := launcherOf(t, "stops")
+	waitFor("ready-0")
+	waitFor("ready-1")
+	cmd.Process.Signal(syscall.SIGPIPE) // must not end it
+	cmd.Process.Signal(syscall.SIGTERM)
+	waitFor("signal-1-0")
+	waitFor("signal-1-1")
+	os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != ExitStopped {
+		t.Errorf("exit code %d, %v", code, cmd.ProcessState)
+	}
+}
+
+func TestRanksEndWhenTheLauncherIsKilled(t *testing.T) {
+	cmd, _ := launcherOf(t, "sleeper")
 	var pids [2]int
 	for i := range pids {
 		pids[i], _ = strconv.Atoi(waitFor(fmt.Sprintf("pid-rank-%d", i)))

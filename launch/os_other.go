@@ -39,4 +39,4 @@ func signalProcess(pid int, _ os.Signal) {
 
 func ended(st *os.ProcessState) (code int, signal string, rss int64) { return st.ExitCode(), "", 0 }
 
-func signalIs(os.Signal, string) bool { return false }
+func signalText(s os.Signal) string { return s.String() }

@@ -28,6 +28,13 @@ func insists(s os.Signal) bool { return s == syscall.SIGTERM || s == syscall.SIG
 
 func signalName(s syscall.Signal) string { return unix.SignalName(s) }
 
+func signalText(s os.Signal) string {
+	if sys, ok := s.(syscall.Signal); ok {
+		return signalName(sys)
+	}
+	return s.String()
+}
+
 func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) } // ESRCH: the group is empty
 
 func signalProcess(pid int, s os.Signal) {
@@ -45,9 +52,4 @@ func ended(st *os.ProcessState) (code int, signal string, rss int64) {
 		return -1, signalName(ws.Signal()), rss
 	}
 	return st.ExitCode(), "", rss
-}
-
-func signalIs(s os.Signal, name string) bool {
-	sys, ok := s.(syscall.Signal)
-	return ok && signalName(sys) == name
 }

@@ -145,7 +145,7 @@ var roles = map[string]func(Contract) int{
 		return 0
 	},
 	"launcher": func(Contract) int {
-		cfg := Config{Program: "/proc/self/exe", NProc: 2, Env: append(os.Environ(), "LAUNCH_TEST_ROLE=sleeper", "LAUNCH_TEST_WHO=rank")}
+		cfg := Config{Program: "/proc/self/exe", NProc: 2, Env: append(os.Environ(), "LAUNCH_TEST_ROLE="+os.Getenv("LAUNCH_TEST_RANKS"))}
 		r, _ := Run(context.Background(), cfg)
 		return r.ExitCode
 	},

@@ -24,6 +24,7 @@ func main() {
 // run is main without the process around it; it gives the exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	code := launch.ExitUsage // until the ranks are started every error is one of usage
+	reason := ""
 	f := flags{getenv: getenv}
 	cmd := &cobra.Command{
 		Use:               "splora-launch [flags] -- train [flags of splora train]",
@@ -42,7 +43,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			shared := zapcore.Lock(zapcore.AddSync(stderr)) // by the ranks' lines and the launcher's
 			c.Stdout, c.Stderr, c.Logger = stdout, shared, logger(shared, f.verbose)
 			report, err := launch.Run(ctx, c)
-			code = report.ExitCode
+			code, reason = report.ExitCode, report.Reason
 			return err
 		},
 	}
@@ -50,21 +51,23 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	return exit(cmd.Execute(), code, f.logDir, stderr)
+	return exit(cmd.Execute(), code, reason, f.logDir, stderr)
 }
 
-// exit says in one line how it ended.
-func exit(err error, code int, logDir string, stderr io.Writer) int {
-	var failure *launch.Failure
-	line := "splora-launch: " + strings.TrimPrefix(fmt.Sprint(err), "launch: ")
-	switch {
-	case err == nil:
+// exit says in one line how it ended. reason is the report's, which also tells why there was no restart.
+func exit(err error, code int, reason, logDir string, stderr io.Writer) int {
+	if err == nil {
 		return launch.ExitDone
-	case errors.As(err, &failure) && logDir != "":
-		fmt.Fprintf(stderr, "%s (logs and exit-report.json below %s)\n", line, logDir)
-	default:
-		fmt.Fprintln(stderr, line)
 	}
+	line := err.Error()
+	var failure *launch.Failure
+	if errors.As(err, &failure) {
+		line = reason
+		if logDir != "" {
+			line += "; logs and exit-report.json are below " + logDir
+		}
+	}
+	fmt.Fprintf(stderr, "splora-launch: %s\n", strings.TrimPrefix(line, "launch: "))
 	return code
 }
 

@@ -86,8 +86,8 @@ func TestExitCodesOfRanksBecomeThoseOfTheLauncher(t *testing.T) {
 	}{
 		{"--exit=00", 0, ""},
 		{"--exit=75", 75, "splora-launch: stopped on a signal with a checkpoint published: run again to go on\n"},
-		{"--exit=02", 2, "failed: exit code 2: last line on stderr: log of rank 0\n"},
-		{"--exit=07", 1, "failed: exit code 7: last line on stderr: log of rank 0\n"},
+		{"--exit=02", 2, "failed: exit code 2: last line on stderr: log of rank 0 (not restarted: wrong usage or configuration)\n"},
+		{"--exit=07", 1, "failed: exit code 7: last line on stderr: log of rank 0 (attempt 1 of 1)\n"},
 	} {
 		code, _, errs := call(t, nil, "--splora", self(t), "--", "train", c.flag)
 		if code != c.code || !strings.HasSuffix(errs, c.line) {
@@ -134,7 +134,7 @@ func TestTheKeyComesFromTheEnvironmentAndIsNotShown(t *testing.T) {
 	if code != 1 || err != nil || !strings.Contains(string(report), `"job": "j"`) {
 		t.Errorf("exit code %d, stderr %q, report %s, error %v", code, errs, report, err)
 	}
-	if !strings.Contains(errs, "rank started") || !strings.Contains(errs, "exit-report.json below "+dir) {
+	if !strings.Contains(errs, "rank started") || !strings.Contains(errs, "exit-report.json are below "+dir) {
 		t.Errorf("stderr %q", errs)
 	}
 	if strings.Contains(out+errs+string(report), key) {
