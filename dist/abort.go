@@ -48,9 +48,21 @@ func (g *group) propose(a *Aborted) {
 		select {
 		case <-g.dead:
 		case <-time.After(verdictTime):
-			g.decide(a)
+			g.decide(g.unanswered(a))
 		}
 	}()
+}
+
+// unanswered: rank 0 gave no verdict. If its heart does not beat either, it is what failed first, unless this rank has
+// a reason of its own.
+func (g *group) unanswered(a *Aborted) *Aborted {
+	g.mu.Lock()
+	mute := time.Since(g.vitals[0].heard) > 2*g.n.cfg.Heartbeat
+	g.mu.Unlock()
+	if a.err != nil || !mute {
+		return a
+	}
+	return &Aborted{Rank: 0, Lost: true, Cause: fmt.Sprintf("lost %s: it does not answer; %s (then: %s)", g.label(0), g.lastSeen(0), a.Cause)}
 }
 
 // decide sets the group's failure, once. Rank 0 tells all before anybody here learns of it, because the process may end

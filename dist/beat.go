@@ -50,20 +50,23 @@ func (g *group) table(vs []vital) {
 // tick: heartbeats, and what their absence says; in the loop.
 func (g *group) tick(now time.Time) {
 	g.mu.Lock()
-	if now.Sub(g.beaten) < g.n.cfg.Heartbeat || g.err != nil {
+	if g.err != nil {
 		g.mu.Unlock()
 		return
 	}
-	g.beaten = now
+	due := now.Sub(g.beaten) >= g.n.cfg.Heartbeat
 	own := g.own()
 	vs := g.aged(now)
 	lost := g.silent(now)
 	stall := g.stalled(now)
+	if due {
+		g.beaten = now
+	}
 	g.mu.Unlock()
 
-	if g.rank == 0 {
+	if due && g.rank == 0 {
 		g.toAll(kTable, vs, 0)
-	} else {
+	} else if due {
 		g.send(0, kBeat, own)
 	}
 	if stall != "" {
@@ -102,7 +105,7 @@ func (g *group) silent(now time.Time) *rendezvous.Lost {
 }
 
 // watches: rank 0 watches all, the others rank 0, through which alone they hear of each other.
-func (g *group) watches(r int) bool { return r != g.rank && (g.rank == 0 || r == 0) }
+func (g *group) watches(r int) bool { return r >= 0 && r != g.rank && (g.rank == 0 || r == 0) }
 
 // doubt notes that gossip says that the member is dead. That alone is not believed while its heartbeat is fresh: tick
 // will see when it is not.

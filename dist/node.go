@@ -200,7 +200,7 @@ func (n *node) onClosed(e linkClosed, now time.Time) {
 		n.diag.dial(e.err)
 	}
 	g := n.standing()
-	if !current || !opened && g == nil || g != nil && g.departedName(e.link.peer) {
+	if !current || !opened && g == nil || g != nil && !g.misses(e.link.peer) {
 		return
 	}
 	n.step(rendezvous.Lost{At: now, Name: e.link.peer, Reason: "control connection: " + plain(e.err)})

@@ -431,15 +431,15 @@ func (g *group) change() {
 	g.changed = make(chan struct{})
 }
 
-// departedName: the member has said goodbye, so its end is no loss.
-func (g *group) departedName(name string) bool {
+// misses: the end of the member's link is a loss to this rank: it watches it, and it has not said goodbye.
+func (g *group) misses(name string) bool {
 	r := g.a.Rank(name)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_, ok := g.departed[r]
-	if ok && r == 0 && g.rank != 0 {
+	_, departed := g.departed[r]
+	if departed && r == 0 {
 		g.hubGone = true
 		g.change()
 	}
-	return ok
+	return !departed && g.watches(r)
 }
