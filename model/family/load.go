@@ -251,9 +251,10 @@ func firstNonFinite(m tensor.Tensor) int {
 		exp, one, top = 0x7c007c007c007c00, 0x0400040004000400, 0x8000800080008000
 	}
 	b, size := m.Mem.Host, m.DType.Size()
-	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		if (binary.LittleEndian.Uint64(b[i:])&exp+one)&top != 0 {
+	i, le := 0, binary.LittleEndian
+	for ; i+32 <= len(b); i += 32 {
+		q := b[i : i+32]
+		if ((le.Uint64(q)&exp+one)|(le.Uint64(q[8:])&exp+one)|(le.Uint64(q[16:])&exp+one)|(le.Uint64(q[24:])&exp+one))&top != 0 {
 			break
 		}
 	}

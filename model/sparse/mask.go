@@ -48,15 +48,26 @@ func nonzero(bits []uint64, row tensor.Tensor) {
 		}
 		return
 	}
-	v := row.Uint16()
-	for j := 0; j < len(v); j += 64 {
-		var w uint64
-		for k, h := range v[j:min(j+64, len(v))] {
-			// (h<<1 − 1) borrows from bit 16 if and only if h<<1 is 0.
-			w |= uint64(1-(uint32(h<<1)-1)>>31) << k
+	b := row.Mem.Host
+	for k := range bits {
+		n := min(64, row.Cols-k*64)
+		seg := b[k*128:][:2*n]
+		for j := 0; j < n/4*4; j += 4 {
+			bits[k] |= four(binary.LittleEndian.Uint64(seg[2*j:])) << j
 		}
-		bits[j/64] = w
+		for j := n / 4 * 4; j < n; j++ {
+			if binary.LittleEndian.Uint16(seg[2*j:])<<1 != 0 {
+				bits[k] |= 1 << j
+			}
+		}
 	}
+}
+
+// four says which of four 16-bit numbers are not ±0: the sign goes, what is left carries into the sign's place unless it is
+// 0, and a product brings the four carries together.
+func four(x uint64) uint64 {
+	const low, top = 0x7fff7fff7fff7fff, 0x8000800080008000
+	return (x&low + low) & top >> 15 * (1<<48 | 1<<33 | 1<<18 | 1<<3) >> 48 & 15
 }
 
 // words32 is an F32 row as bits.

@@ -341,3 +341,23 @@ func realign(b []byte) []byte {
 	copy(c, b)
 	return c
 }
+
+func TestEverySixteenBitPatternIsZeroOrNot(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	all := r.Perm(1 << 16)
+	for _, cols := range []int{256, 97} {
+		w := tensor.New(tensor.F16, len(all)/cols, cols)
+		for i := range w.Len() {
+			w.Uint16()[i] = uint16(all[i])
+			if r.IntN(2) == 0 {
+				w.Uint16()[i] &= 0x8001 // ±0 and the smallest subnormals among them
+			}
+		}
+		mask := MaskOf(w)
+		for i := range w.Len() {
+			if got := mask[i/cols*Words(cols)+i%cols/64]>>(i%cols%64)&1 == 1; got != (w.Uint16()[i]&0x7fff != 0) {
+				t.Fatalf("%#x is kept: %v", w.Uint16()[i], got)
+			}
+		}
+	}
+}
