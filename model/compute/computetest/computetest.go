@@ -46,22 +46,32 @@ func Run(t *testing.T, b compute.Backend) {
 	}
 }
 
-// SameBits checks that every result of a and b is equal bit by bit: for backends that differ in their number of threads.
-func SameBits(t *testing.T, a, b compute.Backend) {
+// SameBits checks that every result of the others equals that of b bit by bit: for backends that differ in their number of
+// threads.
+func SameBits(t *testing.T, b compute.Backend, others ...compute.Backend) {
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) {
-			x, y := newEnv(t, a), newEnv(t, b)
-			c.run(x)
-			c.run(y)
-			if len(x.record) != len(y.record) || len(x.record) == 0 {
-				t.Fatalf("%d and %d results", len(x.record), len(y.record))
-			}
-			for i := range x.record {
-				if !bytes.Equal(x.record[i].bits, y.record[i].bits) {
-					t.Errorf("%s: %s and %s differ", x.record[i].what, a.Name(), b.Name())
-				}
+			want := newEnv(t, b)
+			c.run(want)
+			for _, o := range others {
+				got := newEnv(t, o)
+				c.run(got)
+				got.same(b.Name()+" and "+o.Name(), want.record)
 			}
 		})
+	}
+}
+
+// same compares what was recorded.
+func (e *env) same(who string, want []result) {
+	e.Helper()
+	if len(e.record) != len(want) || len(want) == 0 {
+		e.Fatalf("%s: %d and %d results", who, len(want), len(e.record))
+	}
+	for i, r := range e.record {
+		if !bytes.Equal(r.bits, want[i].bits) {
+			e.Errorf("%s: %s differs", who, r.what)
+		}
 	}
 }
 
