@@ -83,25 +83,32 @@ func (r *random) config(c InitConfig) (err error) {
 	return err
 }
 
-// patch writes type and architecture into a config.json, and leaves it alone where they are there.
+// patch writes type, architecture and model_type into a config.json (transformers wants all three), and leaves it alone where
+// they are there.
 func patch(text []byte, a Architecture, t tensor.DType) ([]byte, error) {
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(text, &m); err != nil {
+	f := fields{}
+	if err := json.Unmarshal(text, &f.m); err != nil {
 		return nil, err
 	}
-	f := fields{m: m}
-	if _, ok := m["architectures"]; ok && f.dtype() == t && f.text("dtype", f.text("torch_dtype", "")) != "" {
+	_, named := f.m["architectures"]
+	_, typed := f.m["model_type"]
+	if named && typed && f.text("dtype", f.text("torch_dtype", "")) == t.String() {
 		return text, nil
 	}
-	m["architectures"] = json.RawMessage(fmt.Sprintf("[%q]", a.Name))
-	key := "dtype"
-	if _, ok := m["torch_dtype"]; ok {
-		key = "torch_dtype"
-		delete(m, "dtype")
+	for _, fam := range families() {
+		if fam.architecture == a.Name {
+			f.m["architectures"], f.m["model_type"] = json.RawMessage(fmt.Sprintf("[%q]", a.Name)), json.RawMessage(fmt.Sprintf("%q", fam.modelType))
+		}
 	}
-	m[key] = json.RawMessage(fmt.Sprintf("%q", t))
-	b, err := json.MarshalIndent(m, "", "  ")
-	return append(b, '\n'), err
+	key := "dtype"
+	if _, ok := f.m["torch_dtype"]; ok {
+		key = "torch_dtype"
+		delete(f.m, "dtype")
+	}
+	f.m[key] = json.RawMessage(fmt.Sprintf("%q", t))
+	b, err := json.MarshalIndent(f.m, "", "  ")
+	return append(b, '
+'), err
 }
 
 func (r *random) text() []byte    { return r.json }

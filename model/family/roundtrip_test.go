@@ -296,8 +296,10 @@ func TestInitKeepsWhatThePatternSaysAndDependsOnTheSeedAlone(t *testing.T) {
 		if bytes.Equal(content(t, other.Dir)["model.safetensors"], content(t, f.Dir)["model.safetensors"]) {
 			t.Error("the seed has no effect")
 		}
-		if !strings.Contains(string(f.ConfigJSON), "bfloat16") {
-			t.Errorf("config.json does not name the type: %s", f.ConfigJSON)
+		for _, want := range []string{`"dtype": "bfloat16"`, `"model_type": "llama"`, "LlamaForCausalLM", `"hidden_size": 44`} {
+			if !strings.Contains(string(f.ConfigJSON), want) {
+				t.Errorf("config.json lacks %s: %s", want, f.ConfigJSON)
+			}
 		}
 	}
 }
