@@ -17,7 +17,8 @@ type Floats []float32
 func (f Floats) Float32() []float32 { return f }
 
 // Group of Size ranks. Every rank calls the same collectives in the same order with vectors of the same length, from
-// one goroutine at a time. After the first failure every call on every rank returns an *Aborted with the same cause.
+// one goroutine at a time. After the first failure every call on every rank returns an *Aborted with the same cause, and
+// what the vector then holds is undefined.
 type Group interface {
 	Rank() int
 	Size() int

@@ -114,9 +114,9 @@ func plain(err error) string {
 	case err == nil:
 		return "closed"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "closed by the other side (EOF): the process ended"
+		return "closed by the other side (EOF)"
 	case errors.Is(err, syscall.ECONNRESET):
-		return "connection reset: the process ended"
+		return "reset by the other side"
 	}
 	return err.Error()
 }

@@ -129,6 +129,7 @@ func traffic(gs []Group) (out []Traffic) {
 func wantErrors(t *testing.T, errs []error, texts ...string) {
 	t.Helper()
 	for i, err := range errs {
+		t.Log(err)
 		for _, text := range texts {
 			if err == nil || !strings.Contains(err.Error(), text) {
 				t.Errorf("member %d: %v\ndoes not say %q", i, err, text)
@@ -247,6 +248,36 @@ func TestAnElasticWorldStartsWithFewerAfterTheLastCall(t *testing.T) {
 		if g.Size() != 2 {
 			t.Errorf("size %d", g.Size())
 		}
+	}
+}
+
+func TestALateMemberIsTurnedAwayAndDoesNoHarm(t *testing.T) {
+	t.Parallel()
+	cs := configs(t, 3)
+	for i := range cs {
+		cs[i].WorldMax, cs[i].LocalSize = 2, 0
+	}
+	cs[0].GossipPort, cs[1].GossipPort = 0, cs[0].GossipPort
+	gs := mustJoin(t, cs[1:])
+	_, err := Join(context.Background(), cs[0]) // would have been rank 0
+	wantErrors(t, []error{err}, "generation 3 already stands with 2 ranks")
+	in := vectors(4, 2, 10)
+	checkSum(t, in, reduceAll(t, gs, in))
+}
+
+func TestTheNextGenerationStopsWhatIsLeftOfTheLast(t *testing.T) {
+	t.Parallel()
+	cs := configs(t, 2)
+	old := mustJoin(t, cs)
+	for i := range cs {
+		cs[i].Generation = 4
+		cs[i].GossipPort = 0 // the old seed still has its port
+	}
+	in := vectors(5, 2, 10)
+	checkSum(t, in, reduceAll(t, mustJoin(t, cs), in))
+	for _, g := range old {
+		eventually(t, "the old generation stops", func() bool { return g.Barrier(context.Background()) != nil })
+		wantErrors(t, []error{g.Barrier(context.Background())}, "has begun generation 4, this process belongs to generation 3")
 	}
 }
 
