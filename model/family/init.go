@@ -107,8 +107,7 @@ func patch(text []byte, a Architecture, t tensor.DType) ([]byte, error) {
 	}
 	f.m[key] = json.RawMessage(fmt.Sprintf("%q", t))
 	b, err := json.MarshalIndent(f.m, "", "  ")
-	return append(b, '
-'), err
+	return append(b, '\n'), err
 }
 
 func (r *random) text() []byte    { return r.json }
