@@ -24,7 +24,7 @@ func (c *Config) LoRA() (lora.Config, error) {
 	if err != nil {
 		return lora.Config{}, err
 	}
-	l := lora.Config{Method: m, Rank: c.Rank, Alpha: c.Alpha, RSLoRA: c.RSLoRA, Dropout: c.Dropout, Targets: c.Targets}
+	l := lora.Config{Method: m, Rank: c.Rank, Alpha: c.Alpha, RSLoRA: c.RSLoRA, Dropout: c.Dropout, Seed: c.Seed, Targets: c.Targets}
 	if err := l.Validate(decoder.Linears[:]); err != nil {
 		return l, usageError{err}
 	}
