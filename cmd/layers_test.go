@@ -81,7 +81,7 @@ func allowed(room, to string) bool {
 		return room == owner || strings.HasPrefix(room, owner+"/")
 	}
 	if owner, _, internal := strings.Cut(room, "/internal"); internal && owner != "cmd" {
-		return allowed(owner, to)
+		return to == owner || allowed(owner, to) // a tool beside its package
 	}
 	list, listed := may[room]
 	if !listed && strings.HasPrefix(room, "cmd/internal/") {
