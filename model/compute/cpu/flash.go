@@ -72,17 +72,32 @@ func (m *attn) open(q, k bounds) bool {
 }
 
 // hide sets to −∞ the scores of row b, query i, that are not visible.
-func (m *attn) hide(s []float32, b, i int, list []span) {
-	hidden := float32(math.Inf(-1))
-	at, end := 0, m.keys(i)
+func (m *attn) hide(w *worker, s []float32, b, i int, list []span) {
 	for _, p := range list {
-		for j := p.key; p.mixed && j < p.key+p.n; j++ {
-			if j >= end || !m.sees(b, i, j) {
-				s[at+j-p.key] = hidden
-			}
+		if p.mixed {
+			m.hideSpan(w, s[:p.n], b, i, p.key)
 		}
-		at += p.n
+		s = s[p.n:]
 	}
+}
+
+// hideSpan is hide for the keys from j on.
+func (m *attn) hideSpan(w *worker, s []float32, b, i, j int) {
+	q, k, n := b*m.Tq+i, b*m.Tk+j, min(max(0, m.keys(i)-j), len(s))
+	if m.qdoc[q] < 0 {
+		n = 0
+	}
+	for c := n; c < len(s); c++ {
+		s[c] = float32(math.Inf(-1))
+	}
+	if n == 0 {
+		return
+	}
+	window := int32(math.MaxInt32)
+	if m.Window > 0 {
+		window = int32(min(m.Window, math.MaxInt32))
+	}
+	w.Hide(n, &s[0], &m.kpos[k], &m.kdoc[k], m.qpos[q], m.qdoc[q], window)
 }
 
 // blind reports whether a query sees no key at all.
@@ -146,7 +161,7 @@ func (m *attn) scores(w *worker, s []float32, n int, q, k tensor.Tensor, b, h, i
 		at += p.n
 	}
 	for i := i0; i < i1; i++ {
-		m.hide(s[(i-i0)*n:(i-i0+1)*n], b, i, list)
+		m.hide(w, s[(i-i0)*n:(i-i0+1)*n], b, i, list)
 	}
 }
 

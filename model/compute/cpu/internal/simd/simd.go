@@ -62,6 +62,8 @@ type Vec struct {
 	// Max ignores NaN. ExpSum: x = exp(x − m), and its sum.
 	Max    func(n int, x *float32) float32
 	ExpSum func(n int, x *float32, m float32) float32
+	// Hide: s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc.
+	Hide func(n int, s *float32, kpos, kdoc *int32, qpos, qdoc, window int32)
 	// SoftmaxBack: d = s·p·(d − delta).
 	SoftmaxBack func(n int, d, p *float32, delta, s float32)
 	// Silu: h = silu(g)·u. SiluBack: dg = dh·u·silu'(g), du = dh·silu(g).

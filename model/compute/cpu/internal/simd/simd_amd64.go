@@ -19,7 +19,7 @@ func For(name string) *Kernels {
 			Vec: Vec{
 				Add: add512, Axpy: axpy512, Scale: scale512,
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32512, dotBF16512, dotF16512}, Dot3: dot3512,
-				Max: max512, ExpSum: expSum512, SoftmaxBack: softmaxBack512, Silu: silu512, SiluBack: siluBack512,
+				Max: max512, ExpSum: expSum512, Hide: hide512, SoftmaxBack: softmaxBack512, Silu: silu512, SiluBack: siluBack512,
 				Norm: norm512, NormBack: normBack512, NormBackAdd: normBackAdd512, Rotate: rotate512, Adam: adam512,
 			},
 			Merge: [3]func(int, *float32, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32, merge512BF16, merge512F16},
@@ -35,7 +35,7 @@ func For(name string) *Kernels {
 			Vec: Vec{
 				Add: add256, Axpy: axpy256, Scale: scale256,
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32256, dotBF16256, dotF16256}, Dot3: dot3256,
-				Max: max256, ExpSum: expSum256, SoftmaxBack: softmaxBack256, Silu: silu256, SiluBack: siluBack256,
+				Max: max256, ExpSum: expSum256, Hide: hide256, SoftmaxBack: softmaxBack256, Silu: silu256, SiluBack: siluBack256,
 				Norm: norm256, NormBack: normBack256, NormBackAdd: normBackAdd256, Rotate: rotate256, Adam: adam256,
 			},
 			Peak: peak256,

@@ -32,6 +32,9 @@ func max512(n int, x *float32) float32
 func expSum512(n int, x *float32, m float32) float32
 
 //go:noescape
+func hide512(n int, s *float32, kpos *int32, kdoc *int32, qpos, qdoc, window int32)
+
+//go:noescape
 func softmaxBack512(n int, d *float32, p *float32, delta, s float32)
 
 //go:noescape
@@ -81,6 +84,9 @@ func max256(n int, x *float32) float32
 
 //go:noescape
 func expSum256(n int, x *float32, m float32) float32
+
+//go:noescape
+func hide256(n int, s *float32, kpos *int32, kdoc *int32, qpos, qdoc, window int32)
 
 //go:noescape
 func softmaxBack256(n int, d *float32, p *float32, delta, s float32)

@@ -61,6 +61,30 @@ func routines() []routine {
 				l.f("VADDPS %s, %s, %s", y, l.r(l.u), l.r(l.u))
 			},
 		},
+		{ // s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc
+			name: "hide", ptrs: []string{"s", "kpos *int32", "kdoc *int32"}, scalars: []string{"qpos", "qdoc", "window"}, ints: true, unroll: 1,
+			body: func(l *lane) {
+				s, far, doc, hidden, t := l.r(0), l.r(1), l.r(2), l.r(3), l.r(4)
+				l.load("s", s)
+				l.load("kpos", far)
+				l.load("kdoc", doc)
+				l.f("VPSUBD %s, %s, %s", far, l.scalar("qpos"), far)
+				l.f("VMOVUPS %s, %s", constant("negInf"), hidden)
+				if l.lanes == 16 {
+					l.f("VPCMPUD $1, %s, %s, K2", l.scalar("window"), far)
+					l.f("VPCMPD $0, %s, %s, K2, K3", l.scalar("qdoc"), doc)
+					l.f("VBLENDMPS %s, %s, K3, %s", s, hidden, s)
+				} else {
+					l.f("VPCMPEQD %s, %s, %s", l.scalar("qdoc"), doc, doc)
+					l.f("VPCMPGTD %s, %s, %s", far, l.scalar("window"), t)
+					l.f("VPAND %s, %s, %s", t, doc, doc)
+					l.f("VPSRAD $31, %s, %s", far, far) // ones where the key is ahead
+					l.f("VPANDN %s, %s, %s", doc, far, doc)
+					l.f("VBLENDVPS %s, %s, %s, %s", doc, s, hidden, s)
+				}
+				l.store(s, "s")
+			},
+		},
 		{ // d = s·p·(d − δ)
 			name: "softmaxBack", ptrs: []string{"d", "p"}, scalars: []string{"delta", "s"}, unroll: 1,
 			body: func(l *lane) {

@@ -15,6 +15,7 @@ type routine struct {
 	name    string
 	ptrs    []string
 	scalars []string // broadcast to the last registers of the file, in order
+	ints    bool     // the scalars are int32
 	reduce  string   // "", "add" or "max": accumulators are the first `unroll` registers
 	unroll  int
 	body    func(l *lane)
@@ -165,7 +166,7 @@ func (rt *routine) declare(a *asm, v isa) {
 		args += ", " + p
 	}
 	if len(rt.scalars) > 0 {
-		args += ", " + strings.Join(rt.scalars, ", ") + " float32"
+		args += ", " + strings.Join(rt.scalars, ", ") + map[bool]string{false: " float32", true: " int32"}[rt.ints]
 	}
 	ret := ""
 	if rt.reduce != "" {
@@ -218,7 +219,7 @@ var constants = []struct {
 	{"one", 0x3f800000}, {"sign", 0x80000000}, {"negInf", 0xff800000},
 	{"log2e", 0x3fb8aa3b}, {"ln2hi", 0xbf317218}, {"ln2lo", 0x3102e308}, // −ln 2 in two parts
 	{"c2", 0x3efffffb}, {"c3", 0x3e2aaa35}, {"c4", 0x3d2aae0c}, {"c5", 0x3c092928}, {"c6", 0x3ab434c7},
-	{"expHi", 0x42b20000}, {"expLo", 0xc2d00000}, // 89 and −104: e⁸⁹ overflows, e⁻¹⁰⁴ vanishes
+	{"expHi", 0x42b20000}, {"expLo", 0xc2ae999a}, // 89 and −87.3: e⁸⁹ overflows, and below −87.3 a normal number ends
 	{"bias", 127},
 }
 
@@ -241,11 +242,17 @@ func constantTable(a *asm) {
 	fmt.Fprintf(a, "GLOBL consts<>(SB), RODATA|NOPTR, $%d\n", 64*len(constants))
 }
 
-// exp sets y = eˣ; x and t are overwritten. NaN stays NaN, since MIN and MAX give their last operand then.
+// exp sets y = eˣ, and 0 where that would be subnormal (which costs the processor a hundred cycles a register); x and t are
+// overwritten, and K2 or Y12. NaN stays NaN, since MIN and MAX give their last operand then.
 func (l *lane) exp(x, y, t string) {
 	l.f("VMOVUPS %s, %s", constant("expHi"), y)
 	l.f("VMINPS %s, %s, %s", x, y, x)
 	l.f("VMOVUPS %s, %s", constant("expLo"), y)
+	if l.lanes == 16 {
+		l.f("VCMPPS $5, %s, %s, K2", y, x) // not less
+	} else {
+		l.f("VCMPPS $5, %s, %s, Y12", y, x)
+	}
 	l.f("VMAXPS %s, %s, %s", x, y, x)
 	l.f("VMULPS %s, %s, %s", constant("log2e"), x, t)
 	if l.lanes == 16 {
@@ -260,10 +267,10 @@ func (l *lane) exp(x, y, t string) {
 		l.f("VFMADD213PS %s, %s, %s", constant(c), x, y)
 	}
 	if l.lanes == 16 {
-		l.f("VSCALEFPS %s, %s, %s", t, y, y)
+		l.f("VSCALEFPS.Z %s, %s, K2, %s", t, y, y)
 		return
 	}
-	l.f("VCVTPS2DQ %s, %s", t, t) // 2ᵗ in two halves, so that subnormal results are right
+	l.f("VCVTPS2DQ %s, %s", t, t) // 2ᵗ in two halves, so that 2¹²⁸ is one, too
 	l.f("VPSRAD $1, %s, %s", t, x)
 	l.f("VPSUBD %s, %s, %s", x, t, t)
 	for _, half := range []string{x, t} {
@@ -271,6 +278,7 @@ func (l *lane) exp(x, y, t string) {
 		l.f("VPSLLD $23, %s, %s", half, half)
 		l.f("VMULPS %s, %s, %s", half, y, y)
 	}
+	l.f("VANDPS Y12, %s, %s", y, y)
 }
 
 // sigmoid sets s = σ(g), and rest = 1 − σ(g) = e⁻ᵍ·σ(g); t is overwritten.
