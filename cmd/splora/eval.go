@@ -64,7 +64,7 @@ type inference struct {
 	threads        int
 
 	folder *family.Folder
-	tok    *tokenizer.Tokenizer
+	tok    *tokenizer.Tokenizer // nil: the folder has none
 	be     *cpu.Backend
 }
 
@@ -127,7 +127,7 @@ func (o *inference) perplexity(c *cobra.Command, file string, seq int) (p Perple
 	if seq < 2 || seq > o.folder.Config.MaxPositions {
 		return p, usagef("eval: --seq %d: from 2 to the model's max_position_embeddings %d", seq, o.folder.Config.MaxPositions)
 	}
-	samples, err := data.Samples(file, o.tok, o.folder.Config.Vocab)
+	samples, err := data.Samples(file, words(o.tok), o.folder.Config.Vocab)
 	if err != nil {
 		return p, err
 	}

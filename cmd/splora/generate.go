@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,32 +73,52 @@ func (g *sampling) run(c *cobra.Command, o *inference) error {
 	if err != nil {
 		return err
 	}
-	out := c.OutOrStdout()
-	shown := o.tok.Decode(prompt, true)
-	if !g.json {
-		fmt.Fprint(out, shown)
+	if !g.json && o.tok != nil {
+		return g.stream(c, m, o, prompt)
 	}
-	all := slices.Clone(prompt)
-	err = g.each(c, m, o, prompt, func(id int32) {
+	var ids []int32
+	if err := g.each(c, m, o, prompt, func(id int32) { ids = append(ids, id) }); err != nil {
+		return err
+	}
+	return g.show(c, o, prompt, ids)
+}
+
+// stream prints the text as it grows.
+func (g *sampling) stream(c *cobra.Command, m *decoder.Model, o *inference, prompt []int32) error {
+	all, shown, out := slices.Clone(prompt), o.tok.Decode(prompt, true), c.OutOrStdout()
+	fmt.Fprint(out, shown)
+	err := g.each(c, m, o, prompt, func(id int32) {
 		all = append(all, id)
-		if text := o.tok.Decode(all, true); !g.json && strings.HasPrefix(text, shown) && !strings.HasSuffix(text, "\uFFFD") {
+		if text := o.tok.Decode(all, true); strings.HasPrefix(text, shown) && !strings.HasSuffix(text, "\uFFFD") {
 			fmt.Fprint(out, text[len(shown):])
 			shown = text
 		}
 	})
-	if err != nil {
+	if err == nil {
+		fmt.Fprintln(out)
+	}
+	return err
+}
+
+// show prints a finished generation: as JSON, or the bare ids of a model that has no tokenizer.
+func (g *sampling) show(c *cobra.Command, o *inference, prompt, ids []int32) error {
+	if !g.json {
+		_, err := fmt.Fprintln(c.OutOrStdout(), strings.Trim(fmt.Sprint(ids), "[]"))
 		return err
 	}
-	if g.json {
-		return printJSON(c, map[string]any{"ids": all[len(prompt):], "text": o.tok.Decode(all[len(prompt):], true), "prompt_ids": prompt})
+	v := map[string]any{"ids": ids, "prompt_ids": prompt}
+	if o.tok != nil {
+		v["text"] = o.tok.Decode(ids, true)
 	}
-	fmt.Fprintln(out)
-	return nil
+	return printJSON(c, v)
 }
 
 // start is the prompt's ids.
 func (g *sampling) start(o *inference) ([]int32, error) {
 	if g.ids == "" {
+		if o.tok == nil {
+			return nil, fmt.Errorf("generate: %s has no tokenizer for --prompt: copy tokenizer.json from the model, or give --ids", o.model)
+		}
 		ids := o.tok.Encode(g.prompt, true)
 		if len(ids) == 0 {
 			return nil, usagef("generate: the prompt has no token")
@@ -112,11 +136,14 @@ func (g *sampling) start(o *inference) ([]int32, error) {
 	return ids, nil
 }
 
-// each calls f with every new token, until the end-of-text token, the limit or an interrupt.
+// each calls f with every new token, until an end-of-text token (the last one f gets), the limit or an interrupt.
 func (g *sampling) each(c *cobra.Command, m *decoder.Model, o *inference, prompt []int32, f func(id int32)) error {
 	cache, rng := m.NewCache(), rand.New(rand.NewPCG(g.seed, 0))
 	next := prompt
-	eos, hasEOS := o.tok.EOS()
+	ends, err := o.ends()
+	if err != nil {
+		return err
+	}
 	for range g.tokens {
 		if err := c.Context().Err(); err != nil {
 			return err
@@ -129,13 +156,45 @@ func (g *sampling) each(c *cobra.Command, m *decoder.Model, o *inference, prompt
 		if id < 0 {
 			return errors.New("generate: the logits are not finite: the model's weights or the adapter overflow")
 		}
-		if hasEOS && id == eos {
+		f(id)
+		if slices.Contains(ends, id) {
 			return nil
 		}
-		f(id)
 		next = []int32{id}
 	}
 	return nil
+}
+
+// ends are the tokens that end a text: the tokenizer's EOS, and eos_token_id (one or many) of generation_config.json or,
+// where that says nothing, of config.json.
+func (o *inference) ends() (ids []int32, err error) {
+	if o.tok != nil {
+		if id, ok := o.tok.EOS(); ok {
+			ids = append(ids, id)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(o.model, "generation_config.json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("generate: %w", err)
+	}
+	for _, text := range [][]byte{text, o.folder.ConfigJSON} {
+		var c struct {
+			EOS json.RawMessage `json:"eos_token_id"`
+		}
+		var one int32
+		var many []int32
+		switch {
+		case len(text) == 0:
+		case json.Unmarshal(text, &c) != nil || len(c.EOS) == 0 || string(c.EOS) == "null":
+		case json.Unmarshal(c.EOS, &one) == nil:
+			return append(ids, one), nil
+		case json.Unmarshal(c.EOS, &many) == nil:
+			return append(ids, many...), nil
+		default:
+			return nil, fmt.Errorf("generate: %s: eos_token_id is %s; want an id or a list of ids", o.model, c.EOS)
+		}
+	}
+	return ids, nil
 }
 
 // pick draws from softmax(logits/temperature); at 0 it takes the largest, the first of equals. −1: they are not finite.

@@ -122,7 +122,7 @@ func (p *pruning) blocks(c *cobra.Command, method prune.Method) (*prunable, erro
 	var samples [][]int32
 	var err error
 	if method == prune.Wanda {
-		if samples, err = data.Calibration(p.file, p.tok, p.folder.Config.Vocab, p.samples, seq, p.seed); err != nil {
+		if samples, err = data.Calibration(p.file, words(p.tok), p.folder.Config.Vocab, p.samples, seq, p.seed); err != nil {
 			return nil, err
 		}
 	}

@@ -95,7 +95,7 @@ func (r *rank) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	env := train.Env{Arch: folder.Config, Tok: tok, ModelID: id, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
+	env := train.Env{Arch: folder.Config, Tok: words(tok), ModelID: id, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
 	if err := r.openRows(c.Context(), &env, folder, tok); err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (r *rank) openRows(ctx context.Context, env *train.Env, f *family.Folder, t
 	}
 	open := func(files train.List, packing bool) (*data.Set, error) {
 		set, err := data.Open(ctx, data.Config{Files: files.String(), Seq: r.Seq, TooLong: data.TooLong(r.TooLong), Packing: packing,
-			TrainOnPrompt: r.TrainOnPrompt, VocabSize: f.Config.Vocab, TokenizerHash: hash, CacheDir: dir}, tok)
+			TrainOnPrompt: r.TrainOnPrompt, VocabSize: f.Config.Vocab, TokenizerHash: hash, CacheDir: dir}, words(tok))
 		if err == nil {
 			r.closers = append(r.closers, set.Close)
 		}
@@ -211,8 +211,12 @@ func (r *rank) close() {
 	}
 }
 
-// openTokenizer reads the model's tokenizer and checks that the model knows all its ids.
+// openTokenizer reads the model's tokenizer and checks that the model knows all its ids. A folder without one gives nil: it
+// can do everything with rows of ids.
 func openTokenizer(dir string, f *family.Folder) (*tokenizer.Tokenizer, error) {
+	if !holds(dir, "tokenizer.json") && !holds(dir, "tokenizer.model") {
+		return nil, nil
+	}
 	tok, err := tokenizer.Load(dir)
 	if err != nil {
 		return nil, err
@@ -221,6 +225,19 @@ func openTokenizer(dir string, f *family.Folder) (*tokenizer.Tokenizer, error) {
 		return nil, fmt.Errorf("%s: the tokenizer has %d ids, the model's vocab_size is %d: the tokenizer belongs to another model", dir, tok.VocabSize(), f.Config.Vocab)
 	}
 	return tok, nil
+}
+
+func holds(dir, name string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
+
+// words is a tokenizer as package data takes it: none is nil.
+func words(tok *tokenizer.Tokenizer) data.Tokenizer {
+	if tok == nil {
+		return nil
+	}
+	return tok
 }
 
 // newLog is the structured log on stderr: text for people or JSON, with the rank's place in each record.
