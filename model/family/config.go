@@ -255,7 +255,7 @@ func (f *fields) qwenWindows() []int {
 	return windows
 }
 
-// fullOnly refuses layer_types other than kind, for families whose layers are all alike.
+// only refuses layer_types other than kind, for families whose layers are all alike.
 func (f *fields) only(kind string) {
 	var types []string
 	f.get("layer_types", &types)

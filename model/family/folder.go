@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/safetensors"
@@ -28,6 +29,7 @@ type Folder struct {
 	weights *safetensors.Folder
 	masks   *safetensors.Masks // nil: derived (or packed)
 	pack    packed
+	checked sync.Map // linear → *sparse.Weight, of a packed folder
 }
 
 // Stems of the weight files: Hugging Face's, and ours.
@@ -173,15 +175,5 @@ func (f *Folder) Close() error {
 	return err
 }
 
-// files are all mapped files, sorted by path.
-func (f *Folder) files() []*safetensors.File {
-	fs := slices.Clone(f.weights.Files)
-	if f.masks != nil {
-		fs = append(fs, f.masks.File())
-	}
-	slices.SortFunc(fs, func(a, b *safetensors.File) int { return strings.Compare(a.Path, b.Path) })
-	return fs
-}
-
-// Sorted linear names that a packed folder or a mask file lists.
+// sortedKeys are a map's keys, sorted.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -100,8 +100,20 @@ func (p packedLinear) known(name string, known map[string]bool) {
 	}
 }
 
-// mapped is a packed linear in place, checked.
+// mapped is a packed linear in place, checked once.
 func (f *Folder) mapped(name string, p packedLinear) (*sparse.Weight, error) {
+	if w, ok := f.checked.Load(name); ok {
+		return w.(*sparse.Weight), nil
+	}
+	w, err := f.check(name, p)
+	if err == nil {
+		f.checked.Store(name, w)
+	}
+	return w, err
+}
+
+// check reads and checks all of a packed linear.
+func (f *Folder) check(name string, p packedLinear) (*sparse.Weight, error) {
 	values, ok := f.weights.Tensor(name + ".values")
 	bits, ok2 := f.weights.Tensor(name + ".bits")
 	if !ok || !ok2 {

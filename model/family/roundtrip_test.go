@@ -409,25 +409,66 @@ func TestAFailedRewriteLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestTheHashIsOfTheContent(t *testing.T) {
-	a, b := made(t, InitConfig{Pattern: "2:4", Seed: 1}), made(t, InitConfig{Pattern: "2:4", Seed: 1})
-	c := made(t, InitConfig{Pattern: "2:4", Seed: 2})
+func TestTheHashIsOfTheModelInEitherForm(t *testing.T) {
 	hash := func(f *Folder) string {
 		h, err := f.Hash()
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || len(h) != 64 {
+			t.Fatal(h, err)
 		}
 		return h
 	}
-	if hash(a) != hash(b) || hash(a) == hash(c) || len(hash(a)) != 64 {
-		t.Errorf("%s %s %s", hash(a), hash(b), hash(c))
+	big := llamaConfig(obj{"hidden_size": 520, "intermediate_size": 1028, "vocab_size": 400}) // larger than what is hashed whole
+	seen := map[string]string{}
+	for _, config := range [][]byte{llamaConfig(small), big} {
+		for _, p := range []string{"", "2:4", "0.6"} {
+			hf := rewritten(t, made(t, InitConfig{Config: config, Pattern: p, DType: "float32", Seed: 1}))
+			dir := filepath.Join(t.TempDir(), "p")
+			if err := WritePacked(hf, dir); err != nil {
+				t.Fatal(err)
+			}
+			h := hash(hf)
+			if g := hash(opened(t, dir)); g != h {
+				t.Errorf("%s: the packed form has another hash", p)
+			}
+			other := hash(made(t, InitConfig{Config: config, Pattern: p, DType: "float32", Seed: 2}))
+			for _, x := range []string{h, other} {
+				if seen[x] != "" {
+					t.Errorf("%s has the hash of %s", p, seen[x])
+				}
+				seen[x] = p
+			}
+		}
 	}
-	p := filepath.Join(b.Dir, safetensors.MaskFile)
-	raw, _ := os.ReadFile(p)
-	raw[len(raw)-1] ^= 1
-	os.WriteFile(p, raw, 0o644)
-	if hash(a) == hash(b) {
+	// One kept weight of value 0 more is another model, though the weights are the same.
+	f := made(t, InitConfig{Pattern: "0.5", Seed: 1})
+	dir := edit(t, f, "mask", on(q0+".mask", func(x *safetensors.Tensor) *safetensors.Tensor { x.Data[0] = 0xff; return x }))
+	if hash(opened(t, dir)) == hash(f) {
 		t.Error("another mask has the same hash")
+	}
+}
+
+func TestOtherTensorsAreListedAndReadRaw(t *testing.T) {
+	f := opened(t, filepath.Join("testdata", "qwen2"))
+	dir := filepath.Join(t.TempDir(), "p")
+	if err := WritePacked(f, dir); err != nil {
+		t.Fatal(err)
+	}
+	p := opened(t, dir)
+	if len(f.Others()) != 1+2*(2+3)+1 || len(p.Others()) != len(f.Others()) || len(f.Tensors()) != len(f.Others())+14 {
+		t.Errorf("%d and %d others", len(f.Others()), len(p.Others()))
+	}
+	for _, s := range f.Others() {
+		a, err := f.Raw(s.Name)
+		b, err2 := p.Raw(s.Name)
+		if err != nil || err2 != nil || !bytes.Equal(a, b) || int64(len(a)) != s.Bytes() {
+			t.Errorf("%s: %v %v", s.Name, err, err2)
+		}
+	}
+	if _, err := f.Raw("x"); err == nil || !strings.Contains(err.Error(), `no tensor is named "x"`) {
+		t.Error(err)
+	}
+	if _, err := f.Linear("x"); err == nil || !strings.Contains(err.Error(), `no linear layer is named "x"`) {
+		t.Error(err)
 	}
 }
 

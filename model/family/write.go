@@ -1,9 +1,7 @@
 package family
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -59,70 +57,6 @@ func WritePacked(src *Folder, out string) error {
 		}
 		return writePacked(dir, folderSource{src})
 	})
-}
-
-// aside lets fill write into a new folder beside out, and renames it when it is complete and durable.
-func aside(out string, fill func(dir string) error) (err error) {
-	out = filepath.Clean(out)
-	switch names, err := os.ReadDir(out); {
-	case err == nil && len(names) > 0:
-		return fmt.Errorf("family: %s exists and is not empty; choose another folder or remove it", out)
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("family: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-		return fmt.Errorf("family: %w", err)
-	}
-	dir, err := os.MkdirTemp(filepath.Dir(out), filepath.Base(out)+".tmp-")
-	if err != nil {
-		return fmt.Errorf("family: %w", err)
-	}
-	defer os.RemoveAll(dir) // nothing is left there after the rename
-	if err := fill(dir); err != nil {
-		return err
-	}
-	err = errors.Join(os.Chmod(dir, 0o755), safetensors.SyncDir(dir))
-	if err == nil {
-		_ = os.Remove(out) // an empty folder; Rename reports anything else
-		err = os.Rename(dir, out)
-	}
-	if err == nil {
-		err = safetensors.SyncDir(filepath.Dir(out))
-	}
-	if err != nil {
-		return fmt.Errorf("family: %w", err)
-	}
-	return nil
-}
-
-// auxiliary are the files beside weights and config.json that a model needs to be used.
-var auxiliary = []string{"tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.tiktoken",
-	"chat_template*", "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*"}
-
-// CopyAux copies the tokenizer's files, chat templates, generation_config.json and licences from the folder src to dst.
-func CopyAux(src, dst string) error {
-	names, err := os.ReadDir(src)
-	if err != nil {
-		return fmt.Errorf("family: %w", err)
-	}
-	for _, n := range names {
-		keep := slices.ContainsFunc(auxiliary, func(p string) bool { ok, _ := filepath.Match(p, n.Name()); return ok })
-		st, err := os.Stat(filepath.Join(src, n.Name())) // follows links, as caches have them
-		if !keep || err == nil && !st.Mode().IsRegular() {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("family: %w", err)
-		}
-		b, err := os.ReadFile(filepath.Join(src, n.Name()))
-		if err != nil {
-			return fmt.Errorf("family: %w", err)
-		}
-		if err := safetensors.WriteFile(filepath.Join(dst, n.Name()), b); err != nil {
-			return fmt.Errorf("family: %w", err)
-		}
-	}
-	return nil
 }
 
 // write begins the weights, lets fill write the linears, copies the rest and closes.

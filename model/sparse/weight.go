@@ -96,3 +96,13 @@ func (w *Weight) Mask() []uint64 {
 func (w *Weight) Kept(i, j int) bool {
 	return w.Dense() || w.RowBits(i)[j/64]>>(j%64)&1 == 1
 }
+
+// RowWeight is row i as a weight of its own, [1, In], unstructured, over the same values and bits.
+func (w *Weight) RowWeight(i int) *Weight {
+	a, b := w.Row(i)
+	r := &Weight{Out: 1, In: w.In, Values: w.Values.Window(a, 1, b-a)}
+	if bits := w.RowBits(i); bits != nil {
+		r.Bits, r.Starts = bytesOf(bits), bytesOf(starts(bits, 1, w.In))
+	}
+	return r
+}
