@@ -224,3 +224,48 @@ func TestABrokenDataConnectionAloneAbortsTheGroup(t *testing.T) {
 		}
 	}
 }
+
+func TestAMuteRankZeroIsBlamedForWhatItDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	gs := mustJoin(t, configs(t, 3))
+	thaw := freeze(gs[0])
+	defer thaw()
+	g := gs[1].(*group)
+	g.mu.Lock()
+	g.out.Close() // as if rank 1 had failed of rank 0 and left
+	g.mu.Unlock()
+	var errs []error
+	within(t, 15*time.Second, func() {
+		errs = onAll(gs[1:], func(g Group) error { return g.AllReduce(make(Floats, 1000)) })
+	})
+	wantErrors(t, errs, "dist: group aborted: lost host/0: it does not answer", "data connection")
+}
+
+func TestASmallWorldOfLoopbackAndSoloAnswersLikeAnyGroup(t *testing.T) {
+	for _, g := range append(Loopback(2), Solo()) {
+		g.SetProgress(1, "forward")
+		if g.Generation() != 0 || g.Traffic() != (Traffic{}) || g.Rank() >= g.Size() {
+			t.Errorf("rank %d of %d, generation %d, %+v", g.Rank(), g.Size(), g.Generation(), g.Traffic())
+		}
+	}
+	parts, err := Solo().AllGatherBytes(context.Background(), []byte{7})
+	if err != nil || len(parts) != 1 || parts[0][0] != 7 {
+		t.Error(parts, err)
+	}
+}
+
+func TestMisuseOfACollectivePanicsWithItsReason(t *testing.T) {
+	for want, f := range map[string]func(Group){
+		"broadcast from root 1 in a group of 1": func(g Group) { g.Broadcast(Floats{1}, 1) },
+		"gather of 1048577 bytes":               func(g Group) { g.AllGatherBytes(context.Background(), make([]byte, 1<<20+1)) },
+	} {
+		func() {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.Contains(got, want) {
+					t.Errorf("%q, want %q", got, want)
+				}
+			}()
+			f(Solo())
+		}()
+	}
+}

@@ -357,3 +357,25 @@ func TestAProofCannotBeReplayedOrReflected(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A stranger's bytes never authenticate, whatever they are, and never make the acceptor wait or allocate much.
+func FuzzAStrangersBytesNeverAuthenticate(f *testing.F) {
+	f.Add([]byte(""))
+	f.Add(make([]byte, 32+2+32))
+	f.Add(append(make([]byte, 32), 0xff, 0xff))
+	f.Add(append(make([]byte, 32), append([]byte{2, 0, '{', '}'}, make([]byte, 32)...)...))
+	key := derive(testKey, "control")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, d := net.Pipe()
+		go func() {
+			io.ReadFull(c, make([]byte, 32))
+			c.Write(b)
+			c.Close()
+		}()
+		_, err := acceptHandshake(d, key, func(hello) string { t.Error("asked about a stranger"); return "" })
+		if err == nil {
+			t.Error("welcome")
+		}
+		d.Close()
+	})
+}

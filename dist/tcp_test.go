@@ -31,7 +31,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 var nextPort atomic.Int32
 
 // freePort is free for TCP and UDP on 127.0.0.1, and outside the range from which the system gives ports to others.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 20000+(131*os.Getpid()+int(nextPort.Add(1)))%10000)
@@ -50,7 +50,7 @@ func freePort(t *testing.T) int {
 }
 
 // configs of n members on one host; local rank 0 is the seed.
-func configs(t *testing.T, n int) []Config {
+func configs(t testing.TB, n int) []Config {
 	port := freePort(t)
 	cs := make([]Config, n)
 	for i := range cs {
@@ -76,7 +76,7 @@ func joinAll(cs []Config) ([]Group, []error) {
 }
 
 // mustJoin returns the groups by rank, and closes them at the end of the test.
-func mustJoin(t *testing.T, cs []Config) []Group {
+func mustJoin(t testing.TB, cs []Config) []Group {
 	t.Helper()
 	gs, errs := joinAll(cs)
 	if err := errors.Join(errs...); err != nil {
