@@ -72,6 +72,7 @@ func BenchmarkGemm(b *testing.B) {
 				}
 			}
 			benchGemm(b, fmt.Sprintf("%s/%d/1024x2048x512/NTbf16", isa, threads), isa, threads, [3]int{1024, 2048, 512}, tensor.BF16, false, true)
+			benchGemm(b, fmt.Sprintf("%s/%d/1x2048x2048/NTbf16", isa, threads), isa, threads, [3]int{1, 2048, 2048}, tensor.BF16, false, true)
 		}
 	}
 }

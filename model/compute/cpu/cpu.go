@@ -43,6 +43,7 @@ type tasks struct {
 	copyTask copyTask
 	pack     packTask
 	tiles    tileTask
+	dots     dotTask
 	merge    mergeTask
 	mask     maskTask
 	bias     biasTask

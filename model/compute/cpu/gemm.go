@@ -15,6 +15,7 @@ const (
 	maxN   = 2048
 	blockM = 144
 	blockN = 512
+	thin   = 64
 )
 
 // gemmBuffers are the packed operands; they grow to what the largest product needs and stay.
@@ -28,7 +29,13 @@ type side struct {
 	width int
 }
 
-func (s side) panels() int { return (s.rows + s.width - 1) / s.width }
+// inner is the number of elements k.
+func (s side) inner() int {
+	if s.along {
+		return s.t.Rows
+	}
+	return s.t.Cols
+}
 
 // Gemm sets dst [m,n] = α·op(a)·op(b) + β·dst. The sum over k is taken in order within a block of blockK, and the blocks are added in
 // order, whatever the number of threads.
@@ -41,21 +48,39 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 		scaleBy(vec{b.kern}, dst.Float32(), beta)
 		return
 	}
+	if b.isDots(m, am, ta, tb) {
+		b.dots(dst, alpha, am, bm, beta)
+		return
+	}
 	kern := b.kern
 	grow(&b.gemm.a, roundUp(min(m, maxM), kern.MR)*min(k, blockK))
 	grow(&b.gemm.b, roundUp(min(n, maxN), kern.NR)*min(k, blockK))
 	left := side{t: am, along: ta, rows: m, width: kern.MR}
 	right := side{t: bm, along: !tb, rows: n, width: kern.NR}
-	for j := 0; j < n; j += maxN {
-		for i := 0; i < m; i += maxM {
-			b.gemmBlock(kern, dst, alpha, beta, left, right, i, j, k)
+	rows, cols := atOnce(m, n)
+	for j := 0; j < n; j += cols {
+		for i := 0; i < m; i += rows {
+			b.gemmBlock(kern, dst, alpha, beta, left, right, i, j, min(rows, m-i), min(cols, n-j))
 		}
 	}
 }
 
-// gemmBlock computes the block of dst that begins at (i, j).
-func (b *Backend) gemmBlock(kern *simd.Kernels, dst tensor.Tensor, alpha, beta float32, left, right side, i, j, k int) {
-	m, n := min(maxM, left.rows-i), min(maxN, right.rows-j)
+// atOnce is the size of the blocks of dst. Against few columns a packed row is used little, and few are packed at a time, so that
+// they are still in the second cache when they are; likewise few rows.
+func atOnce(m, n int) (rows, cols int) {
+	rows, cols = maxM, maxN
+	if n <= thin {
+		rows = 4 * blockM
+	}
+	if m <= thin {
+		cols = 2 * blockN
+	}
+	return rows, cols
+}
+
+// gemmBlock computes the block [m,n] of dst that begins at (i, j).
+func (b *Backend) gemmBlock(kern *simd.Kernels, dst tensor.Tensor, alpha, beta float32, left, right side, i, j, m, n int) {
+	k := left.inner()
 	for k0 := 0; k0 < k; k0 += blockK {
 		kc := min(blockK, k-k0)
 		b.tasks.pack = packTask{kern, left, right, i, j, m, n, k0, kc, b.gemm.a, b.gemm.b}
