@@ -136,22 +136,6 @@ func LinearNames(c decoder.Config) []string {
 	return names
 }
 
-// linearShape is [out, in] of linear k.
-func linearShape(c decoder.Config, k int) (out, in int) {
-	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	switch k {
-	case decoder.Q:
-		return q, c.Hidden
-	case decoder.K, decoder.V:
-		return kv, c.Hidden
-	case decoder.O:
-		return c.Hidden, q
-	case decoder.Down:
-		return c.Hidden, c.Inter
-	}
-	return c.Inter, c.Hidden
-}
-
 // param is one tensor that the architecture has.
 type param struct {
 	name  string
@@ -169,7 +153,7 @@ func others(c decoder.Config) []param {
 		}
 		for k, has := range c.Bias {
 			if has {
-				out, _ := linearShape(c, k)
+				out, _ := c.Shape(k)
 				ps = append(ps, param{LinearName(i, k) + ".bias", []int{out}})
 			}
 		}

@@ -86,7 +86,7 @@ func (f *Folder) checkNames() error {
 	for i := range f.Config.Layers {
 		for k := range linears {
 			name := LinearName(i, k)
-			out, in := linearShape(f.Config, k)
+			out, in := f.Config.Shape(k)
 			if p, ok := f.pack[name]; ok {
 				if !slices.Equal(p.Shape, []int{out, in}) {
 					return fmt.Errorf("family: %s: %s has the shape %v, config.json wants [%d %d]", f.Dir, name, p.Shape, out, in)

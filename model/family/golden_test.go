@@ -164,7 +164,7 @@ func TestConfigsOfBothSpellingsAreReadAsTransformersReadsThem(t *testing.T) {
 			t.Errorf("%s: %s %+v\nwant %s %+v", name, a.Name, a.Config, c.Facts.Architecture, c.Facts.config())
 		}
 		for k, want := range c.Facts.Shapes {
-			if out, in := linearShape(a.Config, k); want != [2]int{out, in} {
+			if out, in := a.Config.Shape(k); want != [2]int{out, in} {
 				t.Errorf("%s: %s is [%d,%d], want %v", name, decoder.Linears[k], out, in, want)
 			}
 		}

@@ -75,7 +75,7 @@ func (r *random) config(c InitConfig) (err error) {
 	r.shapes = map[string][2]int{}
 	for i := range r.arch.Config.Layers {
 		for k := range linears {
-			out, in := linearShape(r.arch.Config, k)
+			out, in := r.arch.Config.Shape(k)
 			r.shapes[LinearName(i, k)] = [2]int{out, in}
 		}
 	}

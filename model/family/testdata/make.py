@@ -4,10 +4,11 @@
 
 golden.json, per folder: the configuration that the built model really has (read from its modules, not from config.json) and, per
 parameter, shape and the sha256 of its values as little-endian float32. configs.json: the same for config.json files alone,
-in the spellings of transformers 4 and 5.
+in the spellings of transformers 4 and 5. logits.safetensors: the logits of two rows of tokens, computed in float64.
 """
 import hashlib, json, os, shutil
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 here = os.path.dirname(os.path.abspath(__file__))
@@ -47,7 +48,7 @@ folders = {
     "qwen3": (Qwen3Config(**small, head_dim=10), torch.float32, {"max_shard_size": "30KB"}),
 }
 
-golden = {}
+golden, logits = {}, {}
 for name, (config, dtype, save) in folders.items():
     torch.manual_seed(len(name))
     m = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -55,6 +56,8 @@ for name, (config, dtype, save) in folders.items():
         for n, p in m.named_parameters():
             if p.ndim == 1:
                 p.uniform_(0.5, 1.5)  # norms and biases that are not all alike
+            else:
+                p.normal_(0, 0.2)  # large enough that attention is not uniform
     dir = os.path.join(here, name)
     shutil.rmtree(dir, ignore_errors=True)
     m.save_pretrained(dir, **save)
@@ -63,7 +66,12 @@ for name, (config, dtype, save) in folders.items():
     g["dtype"] = str(m.dtype).split(".")[1]
     g["tensors"] = {n: {"shape": list(p.shape), "sha256": digest(p)} for n, p in m.named_parameters()}
     golden[name] = g
+    tokens = torch.randint(0, config.vocab_size, (2, 13), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        out = AutoModelForCausalLM.from_pretrained(dir, dtype=torch.float64, attn_implementation="eager")(tokens).logits
+    logits[name + ".tokens"], logits[name + ".logits"] = tokens.int(), out.flatten(0, 1).float().contiguous()
 json.dump(golden, open(os.path.join(here, "golden.json"), "w"), indent=1)
+save_file(logits, os.path.join(here, "logits.safetensors"))
 
 s = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
 L, M, Q2, Q3 = ({"architectures": [a], "model_type": t, **s} for a, t in [("LlamaForCausalLM", "llama"), ("MistralForCausalLM", "mistral"),
