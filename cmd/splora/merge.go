@@ -87,7 +87,7 @@ func (m *merging) read(c *cobra.Command, src *family.Folder) error {
 	if id, err := src.Hash(); err != nil {
 		return err
 	} else if s := a.Config.Splora; s != nil && s.Base != "" && s.Base != id {
-		fmt.Fprintf(c.ErrOrStderr(), "note: %s was trained on a folder with other content than %s (another storage form counts); shapes fit, so it is merged\n", m.adapter, m.model)
+		fmt.Fprintf(c.ErrOrStderr(), "note: %s was trained on a model with other content than %s; the shapes fit, so it is merged\n", m.adapter, m.model)
 	}
 	m.modules = map[string]safetensors.Module{}
 	known := map[string]bool{}
