@@ -17,23 +17,34 @@ type packTask struct {
 	a, b        []float32
 }
 
-func (t *packTask) panels() (left, right int) {
-	return (t.m + t.left.width - 1) / t.left.width, (t.n + t.right.width - 1) / t.right.width
-}
+// together is the number of panels that are packed as one item: of rows that lie along the memory, whose runs are then read whole.
+const together = 8
 
-func (t *packTask) count() int {
-	l, r := t.panels()
-	return l + r
-}
+// items is the number of items of a side with the given rows.
+func (s side) items(rows int) int { return (rows + together*s.width - 1) / (together * s.width) }
+
+func (t *packTask) count() int { return t.left.items(t.m) + t.right.items(t.n) }
 
 func (t *packTask) do(w *worker, i, j int) {
-	l, _ := t.panels()
+	l := t.left.items(t.m)
 	for ; i < j; i++ {
 		if i < l {
-			t.panel(w, t.left, t.a, t.i, t.m, i)
+			t.item(w, t.left, t.kern.PanelsA, t.a, t.i, t.m, i*together)
 		} else {
-			t.panel(w, t.right, t.b, t.j, t.n, i-l)
+			t.item(w, t.right, t.kern.PanelsB, t.b, t.j, t.n, (i-l)*together)
 		}
+	}
+}
+
+// item packs the panels [p, p+together) of the rows [first, first+rows) of s, as far as there are any.
+func (t *packTask) item(w *worker, s side, fast [3]simd.Panels, dst []float32, first, rows, p int) {
+	end := min(p+together, (rows+s.width-1)/s.width)
+	if f, full := fast[format(s.t.DType)], min(end, rows/s.width); s.along && f != nil && full > p {
+		f(&dst[p*s.width*t.kc], s.width*t.kc, element(s.t, t.k0*s.t.Cols+first+p*s.width), s.t.Cols, t.kc, full-p)
+		p = full
+	}
+	for ; p < end; p++ {
+		t.panel(w, s, dst, first, rows, p)
 	}
 }
 

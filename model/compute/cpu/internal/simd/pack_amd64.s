@@ -175,6 +175,65 @@ loop:
 	VZEROUPPER
 	RET
 
+TEXT ·panels512F32x2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $2, R8
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VMOVUPS 0(AX), Z0
+	VMOVUPS Z0, 0(BX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(BX)
+	ADDQ $128, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $128, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
+TEXT ·panels512F32x1(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $2, R8
+	MOVQ $12, CX
+	MOVL $1, AX
+	SHLL CX, AX
+	DECL AX
+	KMOVW AX, K1
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS Z0, K1, (BX)
+	ADDQ $48, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $48, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
 TEXT ·transpose512BF16(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), DI
 	MOVQ step+8(FP), DX
@@ -363,6 +422,68 @@ loop:
 	VZEROUPPER
 	RET
 
+TEXT ·panels512BF16x2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $1, R8
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VPMOVZXWD 0(AX), Z0
+	VPSLLD $16, Z0, Z0
+	VMOVUPS Z0, 0(BX)
+	VPMOVZXWD 32(AX), Z1
+	VPSLLD $16, Z1, Z1
+	VMOVUPS Z1, 64(BX)
+	ADDQ $64, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $128, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
+TEXT ·panels512BF16x1(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $1, R8
+	MOVQ $12, CX
+	MOVL $1, AX
+	SHLL CX, AX
+	DECL AX
+	KMOVW AX, K1
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VPMOVZXWD.Z (AX), K1, Z0
+	VPSLLD $16, Z0, Z0
+	VMOVUPS Z0, K1, (BX)
+	ADDQ $24, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $48, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
 TEXT ·transpose512F16(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), DI
 	MOVQ step+8(FP), DX
@@ -535,6 +656,66 @@ loop:
 	VZEROUPPER
 	RET
 
+TEXT ·panels512F16x2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $1, R8
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VCVTPH2PS 0(AX), Z0
+	VMOVUPS Z0, 0(BX)
+	VCVTPH2PS 32(AX), Z1
+	VMOVUPS Z1, 64(BX)
+	ADDQ $64, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $128, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
+TEXT ·panels512F16x1(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $1, R8
+	MOVQ $12, CX
+	MOVL $1, AX
+	SHLL CX, AX
+	DECL AX
+	KMOVW AX, K1
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VMOVDQU16.Z (AX), K1, Y0
+	VCVTPH2PS Y0, Z0
+	VMOVUPS Z0, K1, (BX)
+	ADDQ $24, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $48, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
 DATA laneMask<>+0(SB)/8, $0xffffffffffffffff
 DATA laneMask<>+8(SB)/8, $0xffffffffffffffff
 DATA laneMask<>+16(SB)/8, $0xffffffffffffffff
@@ -641,6 +822,65 @@ loop:
 	ADDQ DX, DI
 	DECQ R9
 	JNZ loop
+	VZEROUPPER
+	RET
+
+TEXT ·panels256F32x2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $2, R8
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VMOVUPS 0(AX), Y0
+	VMOVUPS Y0, 0(BX)
+	VMOVUPS 32(AX), Y1
+	VMOVUPS Y1, 32(BX)
+	ADDQ $64, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $64, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
+TEXT ·panels256F32x1(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $2, R8
+	MOVQ $6, CX
+	LEAQ laneMask<>+32(SB), R10
+	SHLQ $2, CX
+	SUBQ CX, R10
+	VMOVUPS (R10), Y15
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VMASKMOVPS (AX), Y15, Y0
+	VMASKMOVPS Y0, Y15, (BX)
+	ADDQ $24, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $24, DI
+	DECQ R9
+	JNZ row
 	VZEROUPPER
 	RET
 
@@ -751,6 +991,36 @@ loop:
 	VZEROUPPER
 	RET
 
+TEXT ·panels256BF16x2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $1, R8
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VPMOVZXWD 0(AX), Y0
+	VPSLLD $16, Y0, Y0
+	VMOVUPS Y0, 0(BX)
+	VPMOVZXWD 16(AX), Y1
+	VPSLLD $16, Y1, Y1
+	VMOVUPS Y1, 32(BX)
+	ADDQ $32, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $64, DI
+	DECQ R9
+	JNZ row
+	VZEROUPPER
+	RET
+
 TEXT ·transpose256F16(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), DI
 	MOVQ step+8(FP), DX
@@ -846,5 +1116,33 @@ loop:
 	ADDQ DX, DI
 	DECQ R9
 	JNZ loop
+	VZEROUPPER
+	RET
+
+TEXT ·panels256F16x2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ panel+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ k+32(FP), R9
+	SHLQ $2, DX
+	SHLQ $1, R8
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ count+40(FP), CX
+panel:
+	VCVTPH2PS 0(AX), Y0
+	VMOVUPS Y0, 0(BX)
+	VCVTPH2PS 16(AX), Y1
+	VMOVUPS Y1, 32(BX)
+	ADDQ $32, AX
+	ADDQ DX, BX
+	DECQ CX
+	JNZ panel
+	ADDQ R8, SI
+	ADDQ $64, DI
+	DECQ R9
+	JNZ row
 	VZEROUPPER
 	RET

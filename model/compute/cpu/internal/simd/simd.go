@@ -29,6 +29,9 @@ type Transpose func(dst *float32, step int, rows *[16]unsafe.Pointer, first, blo
 // Along sets dst[p·step + r] = src[p·stride + r] for p < k and r < width ≤ Lanes; 16-bit formats with 8 lanes want width = Lanes.
 type Along func(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
 
+// Panels sets dst[q·panel + p·width + r] = src[p·stride + q·width + r] for q < count, p < k, r < width.
+type Panels func(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
 // Kernels are what one instruction set offers.
 type Kernels struct {
 	// Name is "avx512" or "avx2".
@@ -41,6 +44,8 @@ type Kernels struct {
 	RowStep   int
 	Transpose [3]Transpose
 	Along     [3]Along
+	// PanelsA and PanelsB pack several full panels, width MR and NR, at once.
+	PanelsA, PanelsB [3]Panels
 	Vec
 	// Merge sets dst_j = kept_j ? w_j + Σ_k coef_k·a[k·lda + j] : +0 for j < n, from the row's bits (nil: all kept) and packed values.
 	Merge [3]func(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)

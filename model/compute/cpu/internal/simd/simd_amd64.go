@@ -16,6 +16,8 @@ func For(name string) *Kernels {
 			Tile:      [3][2]Tile{{gemm512x4x1, gemm512x4x2}, {gemm512x8x1, gemm512x8x2}, {gemm512x12x1, gemm512x12x2}},
 			Transpose: [3]Transpose{transpose512F32, transpose512BF16, transpose512F16},
 			Along:     [3]Along{along512F32, along512BF16, along512F16},
+			PanelsA:   [3]Panels{panels512F32x1, panels512BF16x1, panels512F16x1},
+			PanelsB:   [3]Panels{panels512F32x2, panels512BF16x2, panels512F16x2},
 			Vec: Vec{
 				Add: add512, Axpy: axpy512, Scale: scale512,
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32512, dotBF16512, dotF16512}, Dot3: dot3512,
@@ -32,6 +34,8 @@ func For(name string) *Kernels {
 			Tile:      [3][2]Tile{{gemm256x2x1, gemm256x2x2}, {gemm256x4x1, gemm256x4x2}, {gemm256x6x1, gemm256x6x2}},
 			Transpose: [3]Transpose{transpose256F32, transpose256BF16, transpose256F16},
 			Along:     [3]Along{along256F32, along256BF16, along256F16},
+			PanelsA:   [3]Panels{panels256F32x1},
+			PanelsB:   [3]Panels{panels256F32x2, panels256BF16x2, panels256F16x2},
 			Vec: Vec{
 				Add: add256, Axpy: axpy256, Scale: scale256,
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32256, dotBF16256, dotF16256}, Dot3: dot3256,

@@ -113,10 +113,40 @@ func rotate256(n int, a *float32, b *float32, cos *float32, sin *float32, sign f
 func adam256(n int, p *float32, grad *float32, m *float32, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 
 //go:noescape
+func panels512F32x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels512F32x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels256F32x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels256F32x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
 func merge512F32(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 
 //go:noescape
+func panels512BF16x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels512BF16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels256BF16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
 func merge512BF16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+
+//go:noescape
+func panels512F16x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels512F16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func panels256F16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
 
 //go:noescape
 func merge512F16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)

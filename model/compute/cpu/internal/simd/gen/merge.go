@@ -128,6 +128,11 @@ func declarations() string {
 		}
 	}
 	for _, f := range formats {
+		for _, name := range []string{"512" + f.name + "x1", "512" + f.name + "x2", "256" + f.name + "x2", "256" + f.name + "x1"} {
+			if name != "256BF16x1" && name != "256F16x1" {
+				fmt.Fprintf(a, "\n//go:noescape\nfunc panels%s(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)\n", name)
+			}
+		}
 		fmt.Fprintf(a, "\n//go:noescape\nfunc merge512%s(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)\n", f.name)
 	}
 	a.WriteString("\n//go:noescape\nfunc mask512(n int, x *float32, bits *uint64)\n")

@@ -15,6 +15,10 @@ func pack(a *asm, v isa) {
 	for _, f := range formats {
 		transpose(a, v, f.name, f.size)
 		along(a, v, f.name, f.size)
+		panels(a, v, f.name, f.size, 2)
+		if v.lanes == 16 || f.size == 4 { // half-width elements have no masked load in AVX2
+			panels(a, v, f.name, f.size, 1)
+		}
 	}
 }
 
@@ -183,5 +187,60 @@ func along(a *asm, v isa, format string, size int) {
 	a.f("ADDQ DX, DI")
 	a.f("DECQ R9")
 	a.f("JNZ loop")
+	a.ret()
+}
+
+// panels writes the packing of several full panels that lie along the memory, which reads whole runs of it:
+//
+//	func panels512F32x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+//
+// dst[q·panel + p·width + r] = src[p·stride + q·width + r] for q < count, p < k, r < width; width is 2·lanes for b, and that of a's
+// panels (the part of one register) for x1.
+func panels(a *asm, v isa, format string, size, vecs int) {
+	width := 2 * v.lanes
+	if vecs == 1 {
+		width = map[int]int{16: 12, 8: 6}[v.lanes]
+	}
+	a.text(fmt.Sprintf("panels%s%sx%d", v.name, format, vecs), 48)
+	a.f("MOVQ dst+0(FP), DI")
+	a.f("MOVQ panel+8(FP), DX")
+	a.f("MOVQ src+16(FP), SI")
+	a.f("MOVQ stride+24(FP), R8")
+	a.f("MOVQ k+32(FP), R9")
+	a.f("SHLQ $2, DX")
+	a.f("SHLQ $%d, R8", size/2)
+	if vecs == 1 {
+		a.f("MOVQ $%d, CX", width)
+		mask(a, v)
+		if v.lanes == 8 {
+			a.f("VMOVUPS (R10), Y15")
+		}
+	}
+	a.label("row")
+	a.f("MOVQ SI, AX")
+	a.f("MOVQ DI, BX")
+	a.f("MOVQ count+40(FP), CX")
+	a.label("panel")
+	switch {
+	case vecs == 2:
+		for i := range 2 {
+			load(a, v, format, fmt.Sprintf("%d(AX)", i*v.lanes*size), "", v.r(i))
+			a.f("VMOVUPS %s, %d(BX)", v.r(i), i*v.bytes())
+		}
+	case v.lanes == 16:
+		load(a, v, format, "(AX)", "K1", "Z0")
+		a.f("VMOVUPS Z0, K1, (BX)")
+	default:
+		a.f("VMASKMOVPS (AX), Y15, Y0")
+		a.f("VMASKMOVPS Y0, Y15, (BX)")
+	}
+	a.f("ADDQ $%d, AX", width*size)
+	a.f("ADDQ DX, BX")
+	a.f("DECQ CX")
+	a.f("JNZ panel")
+	a.f("ADDQ R8, SI")
+	a.f("ADDQ $%d, DI", 4*width)
+	a.f("DECQ R9")
+	a.f("JNZ row")
 	a.ret()
 }
