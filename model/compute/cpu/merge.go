@@ -68,12 +68,41 @@ func (t *mergeTask) part(w *worker, i, k int, coef []float32) {
 	for j := range dst {
 		dst[j] = t.zero()
 	}
-	for p, c := range coef {
-		w.axpy(dst, c, t.a[p*t.w.In+k:][:n])
-	}
-	for j := 0; j < n; j += 64 {
+	t.combine(w, dst, k, coef)
+	j, at := t.expand(w, dst, i, k, at)
+	for ; j < n; j += 64 {
 		at += addKept(dst[j:min(j+64, n)], rowBits(t.w, i, (k+j)/64), t.w.Values, at)
 	}
+}
+
+// combine adds Σ_p coef_p·a_p of columns [k, k+len(dst)).
+func (t *mergeTask) combine(w *worker, dst []float32, k int, coef []float32) {
+	done := 0
+	if w.Combine != nil && t.r > 0 && len(dst) >= 32 {
+		w.Combine(len(dst)/32, &dst[0], &coef[0], &t.a[k], t.w.In, t.r)
+		done = len(dst) / 32 * 32
+	}
+	for p, c := range coef {
+		w.axpy(dst[done:], c, t.a[p*t.w.In+k:][done:len(dst)])
+	}
+}
+
+// expand does addKept for as many whole words of columns [k, k+len(dst)) as there are, and values after them that may be read; it
+// returns how far it came in dst and in the values.
+func (t *mergeTask) expand(w *worker, dst []float32, i, k, at int) (int, int) {
+	f, n := w.Expand[format(t.w.Values.DType)], len(dst)/64
+	if f == nil || n == 0 || at+64*n+7 > t.w.NNZ() {
+		return 0, at
+	}
+	row := w.ones[:n]
+	if !t.w.Dense() {
+		row = t.w.RowBits(i)[k/64:][:n]
+	}
+	f(n, &dst[0], &row[0], valuesAt(t.w.Values, at))
+	for _, b := range row {
+		at += bits.OnesCount64(b)
+	}
+	return 64 * n, at
 }
 
 // valuesAt is the address of value i, or of nothing when no more are kept.
@@ -132,7 +161,12 @@ func (t *maskTask) do(w *worker, i, j int) {
 			w.Mask(n, &row[0], &t.w.RowBits(i)[0])
 			continue
 		}
-		for k := range row {
+		whole := 0
+		if w.MaskWords != nil && n >= 64 {
+			w.MaskWords(n/64, &row[0], &t.w.RowBits(i)[0])
+			whole = n / 64 * 64
+		}
+		for k := whole; k < n; k++ {
 			if rowBits(t.w, i, k/64)>>(k%64)&1 == 0 {
 				row[k] = 0
 			}

@@ -20,6 +20,7 @@ type worker struct {
 	line  [blockK]float32    // a row being packed
 	rows  [16]unsafe.Pointer // of a transposition
 	spans []span             // of keys
+	ones  [chunk / 64]uint64 // the mask of a dense row
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.
@@ -46,6 +47,9 @@ func newPool(threads int, v vec) *pool {
 	p := &pool{workers: make([]worker, threads), wake: make(chan int, threads)}
 	for i := range p.workers {
 		p.workers[i].vec = v
+		for k := range p.workers[i].ones {
+			p.workers[i].ones[k] = ^uint64(0)
+		}
 	}
 	for range threads - 1 {
 		p.ended.Add(1)

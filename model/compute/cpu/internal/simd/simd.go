@@ -51,6 +51,12 @@ type Kernels struct {
 	Merge [3]func(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 	// Mask sets x_j = kept_j ? x_j : +0 for j < n.
 	Mask func(n int, x *float32, bits *uint64)
+	// Expand sets dst_j = kept_j ? dst_j + w_j : +0, and MaskWords x_j = kept_j ? x_j : +0, for j < 64·words: for an instruction set
+	// without Merge and Mask. Expand reads up to 7 values beyond the last.
+	Expand    [3]func(words int, dst *float32, bits *uint64, values unsafe.Pointer)
+	MaskWords func(words int, x *float32, bits *uint64)
+	// Combine sets dst_j += Σ_k coef_k·a[k·lda + j] for j < 32·strips, r > 0.
+	Combine func(strips int, dst, coef, a *float32, lda, r int)
 	// Peak runs n rounds of 12 vector FMAs.
 	Peak func(n int)
 }

@@ -42,6 +42,8 @@ func For(name string) *Kernels {
 				Max: max256, ExpSum: expSum256, Hide: hide256, SoftmaxBack: softmaxBack256, Silu: silu256, SiluBack: siluBack256,
 				Norm: norm256, NormBack: normBack256, NormBackAdd: normBackAdd256, Rotate: rotate256, Adam: adam256,
 			},
+			Expand:    [3]func(int, *float32, *uint64, unsafe.Pointer){expand256F32, expand256BF16, expand256F16},
+			MaskWords: maskWords256, Combine: combine256,
 			Peak: peak256,
 		}
 	}

@@ -125,6 +125,9 @@ func panels256F32x2(dst *float32, panel int, src unsafe.Pointer, stride, k, coun
 func panels256F32x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
 
 //go:noescape
+func expand256F32(words int, dst *float32, bits *uint64, values unsafe.Pointer)
+
+//go:noescape
 func merge512F32(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 
 //go:noescape
@@ -135,6 +138,9 @@ func panels512BF16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, cou
 
 //go:noescape
 func panels256BF16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
+
+//go:noescape
+func expand256BF16(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 
 //go:noescape
 func merge512BF16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
@@ -149,7 +155,16 @@ func panels512F16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, coun
 func panels256F16x2(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
 
 //go:noescape
+func expand256F16(words int, dst *float32, bits *uint64, values unsafe.Pointer)
+
+//go:noescape
 func merge512F16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 
 //go:noescape
 func mask512(n int, x *float32, bits *uint64)
+
+//go:noescape
+func maskWords256(words int, x *float32, bits *uint64)
+
+//go:noescape
+func combine256(strips int, dst, coef, a *float32, lda, r int)

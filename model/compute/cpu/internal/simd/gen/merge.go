@@ -9,6 +9,7 @@ import "fmt"
 // dst_j = kept_j ? w_j + Σ_k coef_k·a[k·lda + j] : +0 for j < n; bits nil: all kept. With r = 0 it only expands.
 func merge(a *asm, v isa) {
 	if v.lanes != 16 {
+		expand(a)
 		return
 	}
 	for _, f := range formats {
@@ -133,8 +134,11 @@ func declarations() string {
 				fmt.Fprintf(a, "\n//go:noescape\nfunc panels%s(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)\n", name)
 			}
 		}
+		fmt.Fprintf(a, "\n//go:noescape\nfunc expand256%s(words int, dst *float32, bits *uint64, values unsafe.Pointer)\n", f.name)
 		fmt.Fprintf(a, "\n//go:noescape\nfunc merge512%s(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)\n", f.name)
 	}
 	a.WriteString("\n//go:noescape\nfunc mask512(n int, x *float32, bits *uint64)\n")
+	a.WriteString("\n//go:noescape\nfunc maskWords256(words int, x *float32, bits *uint64)\n")
+	a.WriteString("\n//go:noescape\nfunc combine256(strips int, dst, coef, a *float32, lda, r int)\n")
 	return a.String()
 }
