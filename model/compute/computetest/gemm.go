@@ -9,7 +9,7 @@ import (
 
 // gemmShapes are m, n, k: ones, odd sizes beside every tile's multiples, inner sizes beyond one block, LoRA's thin ones.
 var gemmShapes = [][3]int{{1, 1, 1}, {1, 37, 300}, {3, 1, 64}, {5, 7, 2}, {13, 33, 257}, {24, 64, 31}, {29, 95, 100},
-	{16, 70, 520}, {61, 16, 259}, {65, 97, 16}, {150, 40, 9}, {30, 520, 9}, {2, 33, 513}, {4, 200, 40}}
+	{16, 70, 520}, {61, 16, 259}, {65, 97, 16}, {150, 40, 9}, {30, 520, 9}, {2, 33, 513}, {4, 200, 40}, {97, 290, 3}, {200, 33, 5}}
 
 var gemmCases = []oneCase{
 	{"Gemm is α·op(a)·op(b) + β·dst for all four orders", func(e *env) {

@@ -14,7 +14,7 @@ const (
 	maxM   = 4096
 	maxN   = 2048
 	blockM = 144
-	blockN = 512
+	blockN = 256
 	thin   = 64
 )
 
@@ -73,7 +73,7 @@ func atOnce(m, n int) (rows, cols int) {
 		rows = 4 * blockM
 	}
 	if m <= thin {
-		cols = 2 * blockN
+		cols = 4 * blockN
 	}
 	return rows, cols
 }
