@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -33,7 +32,7 @@ func readSplit() (s split, err error) {
 	return s, json.Unmarshal(b, &s)
 }
 
-// goroot is where the Go distribution lies: as the go command says, else as this program was built.
+// goroot is where the Go distribution lies: as the go command says, else GOROOT.
 func goroot() (string, error) {
 	if out, err := exec.Command("go", "env", "GOROOT").Output(); err == nil {
 		if dir := strings.TrimSpace(string(out)); dir != "" {
@@ -41,9 +40,6 @@ func goroot() (string, error) {
 		}
 	}
 	if dir := os.Getenv("GOROOT"); dir != "" {
-		return dir, nil
-	}
-	if dir := runtime.GOROOT(); dir != "" {
 		return dir, nil
 	}
 	return "", errors.New("quickstart: no Go distribution found: the text that the model is tuned on is the standard library's source; install Go, or set GOROOT")
@@ -85,7 +81,10 @@ func (s split) texts(src string, packages []string) ([]string, error) {
 
 // isGenerated looks for the mark of generated code before the package clause.
 func isGenerated(text string) bool {
-	head, _, _ := strings.Cut(text, "\npackage ")
+	head := text
+	if at := regexp.MustCompile(`(?m)^package `).FindStringIndex(text); at != nil {
+		head = text[:at[0]]
+	}
 	return regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.$`).MatchString(head)
 }
 
