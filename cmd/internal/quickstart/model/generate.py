@@ -6,7 +6,7 @@
 
 One process does, too (`python generate.py`); one per core waits less for the others where the machine is shared.
 
-Made with Python 3.11.7, torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, numpy, go1.26.8, on 2 CPU cores with AMX.
+Made with Python 3.11.7, torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, numpy 2.4.6, go1.26.8, on 2 CPU cores with AMX.
 Text: the Go standard library in GOROOT/src (corpus.py, split.json), every package but the held-out ones. Tests belong to
 the training text: they are the same language by the same hands and nearly double it. Generated files and cmd do not.
 Each file is one document, <|begin_of_text|> ids <|end_of_text|>; documents are shuffled anew in every epoch and cut into
@@ -14,7 +14,8 @@ rows of 256 tokens, of 512 in the last steps. Tokenizer: byte-level BPE, 4096 id
 Optimiser: Muon (momentum 0.95, updates scaled to AdamW's RMS) for the blocks' matrices, AdamW for the tied embedding and the
 norms. Learning rate: linear warm-up, constant, then linear to 0 over the last `--decay` of the steps, which is why a
 checkpoint of the constant part can be finished with any --steps. Numbers are bf16 where autocast makes them so: another
-CPU gives another model, of the same quality.
+CPU, or another number of processes, gives another model of the same quality. The shipped one ran its first 626 steps in
+one process and the rest in two (MODEL.md).
 """
 
 import argparse
@@ -185,13 +186,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", type=Path, default=Path("/tmp/splora-model"), help="checkpoints and the tokenised text")
     p.add_argument("--out", type=Path, default=corpus.HERE)
-    p.add_argument("--steps", type=int, default=2700)
+    p.add_argument("--steps", type=int, default=1200)
     p.add_argument("--tokens", type=int, default=8192, help="per step")
     p.add_argument("--parts", type=int, default=2, help="micro-batches per step")
     p.add_argument("--lr", type=float, default=8e-3)
     p.add_argument("--weight-decay", type=float, default=0.1)
     p.add_argument("--warmup", type=int, default=60)
-    p.add_argument("--decay", type=float, default=0.35)
+    p.add_argument("--decay", type=float, default=0.4)
     p.add_argument("--long", type=float, default=0.2, help="last part of the steps, with rows of the whole context")
     p.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
     p.add_argument("--threads", type=int, default=2)
