@@ -1,0 +1,5 @@
+//go:build !invariants
+
+package compute_test
+
+const invariants = false
