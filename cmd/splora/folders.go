@@ -38,6 +38,9 @@ func newInit() *cobra.Command {
 		if o.Packed, err = packedFormat(format); err != nil {
 			return err
 		}
+		if err := checkInit(o); err != nil {
+			return err
+		}
 		if o.Config, err = os.ReadFile(config); err != nil {
 			return fmt.Errorf("init: %w", err)
 		}
@@ -47,6 +50,20 @@ func newInit() *cobra.Command {
 		return describe(c, out)
 	}
 	return c
+}
+
+// checkInit refuses what was wrongly written on the command line.
+func checkInit(o family.InitConfig) error {
+	if _, err := family.ParseDType(o.DType); err != nil && o.DType != "" {
+		return usagef("init: --dtype: %w", err)
+	}
+	if o.Pattern == "" {
+		return nil
+	}
+	if _, _, err := sparse.ParsePattern(o.Pattern); err != nil {
+		return usagef("init: --pattern: %w", err)
+	}
+	return nil
 }
 
 func newExport() *cobra.Command {

@@ -45,6 +45,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	case errors.Is(err, train.ErrStopped):
 		fmt.Fprintln(errw, "splora:", err)
 		return exitStopped
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		fmt.Fprintln(errw, "splora: stopped on a signal")
+		return exitFailed
 	}
 	fmt.Fprintln(errw, "splora:", err)
 	var wrong usage
@@ -75,6 +78,7 @@ Begin with "splora quickstart"; "splora help formats", "splora help data" and "s
 		Args:          noCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})

@@ -59,9 +59,11 @@ func fill(be compute.Backend, ad *lora.Adapters, a *safetensors.Adapter) error {
 			return fmt.Errorf("it adapts %s, which this run does not; give the --targets it was trained with", m.Name)
 		}
 		A, B := ad.Of(i, ad.Params)
-		if m.A.Rows != A.Rows || m.A.Cols != A.Cols || m.B.Rows != B.Rows || m.B.Cols != B.Cols {
-			return fmt.Errorf("%s: A is [%d,%d] and B [%d,%d], this run has [%d,%d] and [%d,%d]; give the --rank it was trained with",
-				m.Name, m.A.Rows, m.A.Cols, m.B.Rows, m.B.Cols, A.Rows, A.Cols, B.Rows, B.Cols)
+		if m.A.Cols != A.Cols || m.B.Rows != B.Rows {
+			return fmt.Errorf("%s: it is for a weight [%d,%d], the model's is [%d,%d]: it was trained on another model", m.Name, m.B.Rows, m.A.Cols, B.Rows, A.Cols)
+		}
+		if m.A.Rows != A.Rows || m.B.Cols != B.Cols {
+			return fmt.Errorf("%s: its rank is %d, this run's is %d; give the --rank it was trained with", m.Name, m.A.Rows, A.Rows)
 		}
 		if s := ad.Config.Scale(); float32(m.Scale) != float32(s) {
 			return fmt.Errorf("%s: its scale is %v, this run's is %v; give the --alpha and --rslora it was trained with", m.Name, m.Scale, s)

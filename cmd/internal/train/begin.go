@@ -115,7 +115,7 @@ func (t *trainer) tell(ctx context.Context, v any) error {
 // read is rank 0's: it finds the checkpoint, checks that this run may follow it, and reads the adapters.
 func (t *trainer) read() (State, error) {
 	if err := os.MkdirAll(t.Out, 0o755); err != nil {
-		return State{}, explain(err)
+		return State{}, fmt.Errorf("--out: %w", explain(err))
 	}
 	if err := removeLeftovers(t.Out); err != nil {
 		return State{}, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -181,6 +182,17 @@ func (c *Config) Validate() error {
 	} {
 		if e.bad {
 			return fmt.Errorf("train: %w", usageError{errors.New(e.msg)})
+		}
+	}
+	return c.checkFinite()
+}
+
+// checkFinite reports the first number that is infinite. NaN meets none of Validate's conditions.
+func (c *Config) checkFinite() error {
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.CanFloat() && !finite(f.Float()) {
+			return fmt.Errorf("train: %w", usageError{fmt.Errorf("--%s %v: a finite number", strings.ReplaceAll(v.Type().Field(i).Tag.Get("yaml"), "_", "-"), f.Float())})
 		}
 	}
 	return nil
