@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -174,10 +175,15 @@ func (r *rank) join(ctx context.Context, env train.Env) (dist.Group, error) {
 		return dist.Solo(), nil
 	}
 	p := r.place
+	same := r.Fingerprint()
+	same["model"], same["data"] = env.ModelID, env.DataID
+	if env.Eval != nil {
+		same["eval data"] = env.Eval.Key()
+	}
 	g, err := dist.Join(ctx, dist.Config{
 		Job: p.Job, Key: p.Key, Bind: p.Bind, GossipPort: p.GossipPort, Seeds: p.Seeds, Generation: p.Generation,
 		NodeRank: p.NodeRank, LocalRank: p.LocalRank, LocalSize: p.LocalSize, WorldMin: p.WorldMin, WorldMax: p.WorldMax,
-		Fingerprint: map[string]string{"model": env.ModelID, "data": env.DataID, "settings": r.Fingerprint()},
+		Fingerprint: same,
 		Timeout:     time.Duration(r.JoinTimeout) * time.Second,
 		Logger:      structured{r.log.Sugar()},
 	})
@@ -257,9 +263,18 @@ func newLog(c *cobra.Command, format string, p launch.Contract) *zap.Logger {
 	return l
 }
 
-// structured is a zap logger as dist wants one.
+// structured is a zap logger as dist wants one. Its records have the job already.
 type structured struct{ *zap.SugaredLogger }
 
-func (s structured) Debug(msg string, args ...any) { s.Debugw(msg, args...) }
-func (s structured) Info(msg string, args ...any)  { s.Infow(msg, args...) }
-func (s structured) Warn(msg string, args ...any)  { s.Warnw(msg, args...) }
+func (s structured) Debug(msg string, args ...any) { s.Debugw(msg, jobless(args)...) }
+func (s structured) Info(msg string, args ...any)  { s.Infow(msg, jobless(args)...) }
+func (s structured) Warn(msg string, args ...any)  { s.Warnw(msg, jobless(args)...) }
+
+func jobless(args []any) []any {
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == "job" {
+			return slices.Delete(slices.Clone(args), i, i+2)
+		}
+	}
+	return args
+}

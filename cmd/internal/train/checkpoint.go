@@ -218,10 +218,15 @@ func dropOld(out string, keep int) error {
 	return nil
 }
 
-// Fingerprint is what all ranks must have set alike.
-func (c *Config) Fingerprint() string {
-	same := *c
-	same.Out, same.CacheDir, same.Threads, same.Model, same.Adapter, same.Data, same.EvalData = "", "", 0, "", "", nil, nil
-	sum := sha256.Sum256(same.YAML())
-	return hex.EncodeToString(sum[:8])
+// Fingerprint is what all ranks must have set alike, by flag. What is at its default is left out.
+func (c *Config) Fingerprint() map[string]string {
+	out, d := map[string]string{}, Defaults()
+	v, standard := reflect.ValueOf(c).Elem(), reflect.ValueOf(&d).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if is := fmt.Sprint(v.Field(i).Interface()); f.Tag.Get("ranks") != "own" && is != fmt.Sprint(standard.Field(i).Interface()) {
+			out["--"+strings.ReplaceAll(f.Tag.Get("yaml"), "_", "-")] = is
+		}
+	}
+	return out
 }

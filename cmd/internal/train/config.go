@@ -13,14 +13,14 @@ import (
 
 // Config is a run as the user wrote it: every field is a key of the YAML file and, with dashes, a flag. Zero values are
 // not defaults here, because 0 and false are values a user can ask for; Defaults is. Keys tagged resume:"same" must not
-// change when a run is resumed.
+// change when a run is resumed; those tagged ranks:"own" may differ from rank to rank.
 type Config struct {
-	Model    string `yaml:"model" help:"model folder: Hugging Face or packed"`
-	Data     List   `yaml:"data" help:"training files: .jsonl rows or plain text, comma-separated"`
-	Out      string `yaml:"out" help:"folder for checkpoints, metrics and the final adapter"`
-	Adapter  string `yaml:"adapter" help:"adapter folder to go on from (weights only, a new run)"`
-	Resume   string `yaml:"resume" help:"auto: from the newest checkpoint in --out if there is one; none; or a checkpoint folder"`
-	CacheDir string `yaml:"cache_dir" help:"folder of the tokenised data cache (default: the user's cache folder)"`
+	Model    string `yaml:"model" ranks:"own" help:"model folder: Hugging Face or packed"`
+	Data     List   `yaml:"data" ranks:"own" help:"training files: .jsonl rows or plain text, comma-separated"`
+	Out      string `yaml:"out" ranks:"own" help:"folder for checkpoints, metrics and the final adapter"`
+	Adapter  string `yaml:"adapter" ranks:"own" help:"adapter folder to go on from (weights only, a new run)"`
+	Resume   string `yaml:"resume" ranks:"own" help:"auto: from the newest checkpoint in --out if there is one; none; or a checkpoint folder"`
+	CacheDir string `yaml:"cache_dir" ranks:"own" help:"folder of the tokenised data cache (default: the user's cache folder)"`
 
 	Method  string  `yaml:"method" resume:"same" help:"splora: exact masked merge, stays sparse; lora: plain LoRA, merges to a dense model"`
 	Rank    int     `yaml:"rank" resume:"same" help:"adapter rank r"`
@@ -54,18 +54,18 @@ type Config struct {
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
 	Memory    string `yaml:"memory" help:"reuse: merge each layer into the one reused weight slot"`
 	DType     string `yaml:"dtype" resume:"same" help:"compute type: float32"`
-	Threads   int    `yaml:"threads" help:"CPU threads of this rank (0: all it may use)"`
+	Threads   int    `yaml:"threads" ranks:"own" help:"CPU threads of this rank (0: all it may use)"`
 
-	EvalData      List   `yaml:"eval_data" help:"held-out files, as --data"`
+	EvalData      List   `yaml:"eval_data" ranks:"own" help:"held-out files, as --data"`
 	EvalEvery     int    `yaml:"eval_every" help:"steps between evaluations (0: at the end only)"`
 	SaveEvery     int    `yaml:"save_every" help:"steps between checkpoints (0: at the end only)"`
 	KeepLast      int    `yaml:"keep_last" help:"checkpoints kept (0: all)"`
 	KeepBest      bool   `yaml:"keep_best" help:"keep the checkpoint with the lowest evaluation loss in OUT/best"`
 	Patience      int    `yaml:"patience" help:"stop after so many evaluations without a better loss (0: never)"`
 	ChecksumEvery int    `yaml:"checksum_every" help:"steps between checks that all ranks hold the same bits (0: never)"`
-	LogEvery      int    `yaml:"log_every" help:"steps between progress lines (0: a line a second)"`
-	LogFormat     string `yaml:"log_format" help:"text or json"`
-	JoinTimeout   int    `yaml:"join_timeout" help:"seconds to wait for the other ranks"`
+	LogEvery      int    `yaml:"log_every" ranks:"own" help:"steps between progress lines (0: a line a second)"`
+	LogFormat     string `yaml:"log_format" ranks:"own" help:"text or json"`
+	JoinTimeout   int    `yaml:"join_timeout" ranks:"own" help:"seconds to wait for the other ranks"`
 }
 
 // Defaults is a run's settings before the file and the flags.

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/splora/splora/launch"
+)
+
+// place is what a launcher would tell local rank r of two, whose gossip is at port.
+func place(t *testing.T, r, port int) launch.Contract {
+	t.Helper()
+	c := launch.Contract{Job: strings.ReplaceAll(t.Name(), "/", "."), Key: bytes.Repeat([]byte{7}, 32), Bind: "127.0.0.1", Generation: 1, Attempt: 1,
+		Seeds: []string{fmt.Sprintf("127.0.0.1:%d", port)}, Rank: r, LocalRank: r, LocalSize: 2, WorldMin: 2, WorldMax: 2}
+	if r == 0 {
+		c.GossipPort = port
+	}
+	return c
+}
+
+// freePort is one that nobody listens on just now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// TestRanksThatDifferFailByNameBeforeTheFirstStep starts two ranks by hand, as a launcher would.
+func TestRanksThatDifferFailByNameBeforeTheFirstStep(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(w world, c *launch.Contract, args *[]string) // of rank 1
+		want   []string                                          // of any rank
+	}{
+		"model folders": {func(w world, c *launch.Contract, args *[]string) {
+			ok(t, "init", "--config", w.write(t, "c.json", tinyConfig), "--out", w.path("other"), "--pattern", "2:4", "--seed", "8")
+			w.tokenizer(t, "other")
+			*args = w.train("--model", w.path("other"))
+		}, []string{"model", "differ"}},
+		"rows": {func(w world, c *launch.Contract, args *[]string) {
+			*args = w.train("--data", w.write(t, "other.jsonl", `{"text":"other rows"}`+"\n"))
+		}, []string{"data", "differ"}},
+		"settings": {func(w world, c *launch.Contract, args *[]string) { *args = w.train("--lr", "2e-2", "--clip", "0.5") },
+			[]string{"--clip differs: 0.5 on", "--lr differs: 0.01 on", "but 0.02 on"}},
+		"evaluation rows": {func(w world, c *launch.Contract, args *[]string) {
+			*args = w.train("--eval-data", w.write(t, "other.jsonl", `{"text":"other rows"}`+"\n"))
+		}, []string{"eval data differs"}},
+		"gossip keys": {func(w world, c *launch.Contract, args *[]string) {
+			c.Key = bytes.Repeat([]byte{8}, 32)
+		}, []string{"key differs"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			port := freePort(t)
+			one, args := place(t, 1, port), w.train()
+			c.change(w, &one, &args)
+			first := w.train()
+			if name == "gossip keys" {
+				first = w.train("--join-timeout", "10") // when rank 0 gives up; rank 1 is told why by rank 0's address
+			}
+			a, b := start(t, "splora", place(t, 0, port).Environ(), first...), start(t, "splora", one.Environ(), args...)
+			said := ""
+			for _, o := range []outcome{a.wait(), b.wait()} {
+				w.clear(t, o, exitFailed)
+				said += o.stderr
+			}
+			for _, s := range c.want {
+				if !strings.Contains(said, s) {
+					t.Errorf("want %q in\n%s", s, said)
+				}
+			}
+			if list, err := os.ReadDir(w.path("out")); err == nil && len(list) > 0 {
+				t.Errorf("out holds %v", list)
+			}
+		})
+	}
+}
+
+func TestAPortInUseIsNamed(t *testing.T) {
+	w := newWorld(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	o := start(t, "splora", place(t, 0, port).Environ(), w.train()...).wait()
+	w.clear(t, o, exitFailed, fmt.Sprint(port), "in use")
+}
+
+func TestARankThatIsAloneSaysWhomItMisses(t *testing.T) {
+	w := newWorld(t)
+	o := start(t, "splora", place(t, 0, freePort(t)).Environ(), w.train("--join-timeout", "2")...).wait()
+	w.clear(t, o, exitFailed, "1 of 2")
+}
+
+func TestAWrongContractIsWrongUsage(t *testing.T) {
+	w := newWorld(t)
+	o := start(t, "splora", append(place(t, 0, 0).Environ(), "SPLORA_WORLD=three"), w.train()...).wait()
+	w.clear(t, o, exitUsage, "SPLORA_WORLD")
+}
