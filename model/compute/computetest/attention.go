@@ -16,6 +16,8 @@ const (
 	packed               // several documents in a row, positions begin anew
 	padded               // the last tokens are padding, and one in the middle
 	unseen               // the keys belong to another document: no query sees any
+	blank                // everything is padding
+	stuck                // every position is 0: only the order hides
 )
 
 // attnCase is one shape of attention.
@@ -34,7 +36,8 @@ var attnShapes = []attnCase{
 	{2, 67, 67, 2, 1, 16, 0, plain}, {1, 101, 101, 2, 1, 32, 0, packed}, {1, 130, 130, 1, 1, 8, 17, plain}, {1, 110, 110, 2, 2, 8, 40, packed},
 	{2, 13, 97, 4, 1, 24, 0, plain}, {1, 1, 130, 4, 2, 32, 0, plain}, {3, 1, 77, 2, 2, 8, 20, plain}, {2, 70, 70, 2, 1, 16, 0, padded},
 	{1, 35, 35, 2, 1, 80, 0, plain}, {1, 36, 36, 3, 1, 128, 0, packed}, {1, 40, 40, 2, 1, 7, 0, plain}, {1, 20, 90, 2, 1, 32, 0, unseen},
-	{1, 9, 140, 2, 1, 33, 0, packed},
+	{1, 9, 140, 2, 1, 33, 0, packed}, {1, 130, 130, 1, 1, 8, 129, plain}, {1, 130, 130, 1, 1, 8, 34, plain}, {1, 70, 70, 1, 1, 8, 0, blank},
+	{1, 100, 130, 1, 1, 8, 0, stuck}, {1, 5, 400, 1, 1, 8, 0, plain},
 }
 
 var attentionCases = []oneCase{
@@ -165,6 +168,10 @@ func (a *attention64) lay(e *env, pos, doc []int32) {
 	for j := range pos {
 		pos[j] = int32(j)
 		switch a.layout {
+		case blank:
+			doc[j] = -1
+		case stuck:
+			pos[j] = 0
 		case packed:
 			if j > 0 {
 				pos[j], doc[j] = pos[j-1]+1, doc[j-1]

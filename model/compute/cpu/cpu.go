@@ -3,9 +3,8 @@
 // One idea carries it: an operation is a task over independent rows (or tiles), cut into pieces whose size depends on the
 // shapes alone; threads take pieces, never parts of a sum. So the result is the same bits for any number of threads.
 //
-// Each operation stands here as the plain loop of its formula. Where time is spent (package gemm's tiles, exp, norms,
-// the merge) a vector kernel may replace the loop; Config.ISA "go" keeps the loops, as the twin that the kernels are tested
-// against.
+// Each operation stands here as the plain loop of its formula. Where time is spent (products, attention, the merge, exp,
+// norms) a kernel of internal/simd takes the loop's place; Config.ISA "go" keeps the loops, the twin that passes the same suite.
 package cpu
 
 import (
