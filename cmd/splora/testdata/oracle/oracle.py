@@ -129,24 +129,14 @@ def removed(pattern, scores):
 def wanda(model, samples, pattern):
     """Wanda as published: block by block, statistics with the block's dense weights, then the pruned block's outputs go on. Prunes
     model in place and gives masks and scores."""
-    caught = []
-
-    class Stop(Exception):
-        pass
-
-    def catch(mod, args, kwargs):
-        caught.append((args, kwargs))
-        raise Stop
-
     layers = model.model.layers
-    h = layers[0].register_forward_pre_hook(catch, with_kwargs=True)
+    caught = [[] for _ in layers]  # what each block is called with: its attention mask and rotary positions
+    hooks = [l.register_forward_pre_hook(lambda mod, args, kw, i=i: caught[i].append((args, kw)), with_kwargs=True) for i, l in enumerate(layers)]
     for s in samples:
-        try:
-            model(input_ids=torch.tensor([s]), use_cache=False)
-        except Stop:
-            pass
-    h.remove()
-    states = [(args[0] if args else kw["hidden_states"]) for args, kw in caught]
+        model(input_ids=torch.tensor([s]), use_cache=False)
+    for h in hooks:
+        h.remove()
+    states = [(args[0] if args else kw["hidden_states"]) for args, kw in caught[0]]
     out = {}
     for i, layer in enumerate(layers):
         stats, hooks = {}, []
@@ -157,7 +147,7 @@ def wanda(model, samples, pattern):
                 stats[name] = (row * (n / (n + 1)) + x.norm(dim=0) ** 2 / (n + 1), n + 1)
             hooks.append(mod.register_forward_hook(observe))
         def forward(x, k):
-            args, kw = caught[k]
+            args, kw = caught[i][k]
             kw = {a: b for a, b in kw.items() if a != "hidden_states"}
             y = layer(x, *args[1:], **kw)
             return y[0] if isinstance(y, tuple) else y
@@ -332,7 +322,7 @@ def peft_golden(dir):
     os.remove(os.path.join(dir, "README.md"))
     path = os.path.join(dir, "adapter_config.json")
     c = json.load(open(path))
-    c["base_model_name_or_path"] = "llama"
+    c["base_model_name_or_path"], c["target_modules"] = "llama", sorted(c["target_modules"])
     json.dump(c, open(path, "w"), indent=1)
     merged = model.merge_and_unload()
     save_file({n + ".weight": m.weight.detach().contiguous() for n, m in linears(merged)}, os.path.join(dir, "merged.safetensors"))
