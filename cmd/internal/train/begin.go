@@ -86,6 +86,7 @@ func (t *trainer) begin(ctx context.Context) error {
 		return err
 	}
 	t.state = start.State
+	t.stop = t.Patience > 0 && t.state.SinceBest >= t.Patience
 	for _, v := range []tensor.Tensor{t.ad.Params, t.ad.M, t.ad.V} {
 		if err := t.Group.Broadcast(v, 0); err != nil {
 			return err

@@ -78,13 +78,7 @@ func Run(ctx context.Context, c Config, env Env) (err error) {
 			err = errors.Join(err, t.metrics.Close())
 		}
 	}()
-	if err := t.loop(ctx); err != nil {
-		if errors.Is(err, ErrStopped) {
-			return err
-		}
-		return fmt.Errorf("train: step %d: %w", t.state.Step+1, err)
-	}
-	return nil
+	return t.loop(ctx)
 }
 
 func newTrainer(ctx context.Context, c Config, env Env) (*trainer, error) {
@@ -111,21 +105,25 @@ func newTrainer(ctx context.Context, c Config, env Env) (*trainer, error) {
 
 func (t *trainer) rank0() bool { return t.Group.Rank() == 0 }
 
-// loop runs the steps that are left.
+// loop runs the steps that are left. Its errors name the step.
 func (t *trainer) loop(ctx context.Context) error {
-	for t.state.Step < t.state.TotalSteps {
-		rec, stop, err := t.step(t.state.Step)
+	for t.state.Step < t.state.TotalSteps && !t.stop {
+		k := t.state.Step
+		rec, stop, err := t.step(k)
+		if err == nil {
+			err = t.after(ctx, rec, stop)
+		}
+		if errors.Is(err, ErrStopped) {
+			return err
+		}
 		if err != nil {
-			return err
-		}
-		if err := t.after(ctx, rec, stop); err != nil {
-			return err
-		}
-		if t.stop {
-			break
+			return fmt.Errorf("train: step %d: %w", k+1, err)
 		}
 	}
-	return t.finish(ctx)
+	if err := t.finish(ctx); err != nil {
+		return fmt.Errorf("train: after the last step: %w", err)
+	}
+	return nil
 }
 
 // step is optimizer step k, from 0. stop tells that some rank was signalled.

@@ -227,6 +227,10 @@ func TestPatienceStopsARunThatGetsNoBetter(t *testing.T) {
 			t.Errorf("step %d has a better evaluation than step %d, after which the run should have stopped two evaluations later", i+1, best)
 		}
 	}
+	mustRun(t, j)
+	if again := len(records(t, j.Out)); again != n {
+		t.Errorf("the same command again went on to step %d, though the run had stopped early at step %d", again, n)
+	}
 }
 
 func TestANonFiniteLossStopsTheRunBeforeTheWeightsAreTouched(t *testing.T) {
@@ -267,7 +271,7 @@ func TestReplicasThatDifferAreFound(t *testing.T) {
 		return g
 	}
 	err := j.run(t)
-	if err == nil || !strings.Contains(err.Error(), "rank 1") || !strings.Contains(err.Error(), "step 3") {
+	if err == nil || !strings.Contains(err.Error(), "rank 1") || !strings.Contains(err.Error(), "step 2") {
 		t.Errorf("%v, want an error that names rank 1 after step 2", err)
 	}
 }
