@@ -10,7 +10,7 @@
                 exp(mean over windows of the mean loss of 511 predictions)
     closed      (pruned − tuned) / (pruned − dense)
 
-Versions as in generate.py. Seeded; float32 by default (`--bf16` is quicker and within 0.5 % of it).
+Versions as in generate.py. Seeded; float32 by default (`--bf16` is quicker and within 0.1 % of it).
 """
 
 import argparse
