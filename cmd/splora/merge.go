@@ -96,7 +96,7 @@ func (m *merging) read(c *cobra.Command, src *family.Folder) error {
 	}
 	for _, x := range a.Modules {
 		if !known[x.Name] {
-			return fmt.Errorf("merge: %s adapts %s, which %s does not have", filepath.Join(m.adapter, safetensors.AdapterFile), x.Name, m.model)
+			return fmt.Errorf("merge: %s adapts %s, which is no linear layer of the blocks of %s; only these can be merged", filepath.Join(m.adapter, safetensors.AdapterFile), x.Name, m.model)
 		}
 		m.modules[x.Name] = x
 	}

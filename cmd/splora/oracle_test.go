@@ -340,3 +340,15 @@ func TestAnAdapterOfPEFTMergesAsPEFTMergesIt(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAdapterOfSeveralRanksAndScalesIsTheSameBeforeAndAfterTheMerge(t *testing.T) {
+	model, peft := filepath.Join(oracleDir, "llama"), filepath.Join(oracleDir, "peft")
+	var base, before, after Perplexity
+	data := []string{"--data", filepath.Join(oracleDir, "ids.jsonl"), "--seq", "24"}
+	answer(t, &base, append(data, "eval", "--model", model)...)
+	answer(t, &before, append(data, "eval", "--model", model, "--adapter", peft)...)
+	answer(t, &after, append(data, "eval", "--model", merged(t, model, peft))...)
+	if d := relative(before.PPL, after.PPL); !(d <= 1e-6) || base.PPL == before.PPL {
+		t.Errorf("base %v, adapted %v, merged %v: off by %.1e", base.PPL, before.PPL, after.PPL, d)
+	}
+}

@@ -266,11 +266,18 @@ func (c *LoRAConfig) fit(m *Module) error {
 	if m.A.Rows != r || m.B.Cols != r {
 		return fmt.Errorf("%s: lora_A is [%d,%d] and lora_B is [%d,%d], but the config gives it rank %d", m.Name, m.A.Rows, m.A.Cols, m.B.Rows, m.B.Cols, r)
 	}
-	m.Scale = alpha / float64(r)
-	if c.RSLoRA {
-		m.Scale = alpha / math.Sqrt(float64(r))
-	}
+	m.Scale = c.scale(alpha, r)
 	return nil
+}
+
+// Scale is s of the modules that no pattern is for.
+func (c *LoRAConfig) Scale() float64 { return c.scale(c.Alpha, c.R) }
+
+func (c *LoRAConfig) scale(alpha float64, r int) float64 {
+	if c.RSLoRA {
+		return alpha / math.Sqrt(float64(r))
+	}
+	return alpha / float64(r)
 }
 
 // pattern is the value that rank_pattern or alpha_pattern gives a module: PEFT matches ^(.*\.)?KEY$, the first key wins; keys

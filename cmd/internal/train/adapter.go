@@ -76,6 +76,7 @@ func fill(be compute.Backend, ad *lora.Adapters, a *safetensors.Adapter) error {
 
 // Frozen gives the adapters of a folder for evaluation and generation: no gradients.
 func Frozen(be compute.Backend, arch decoder.Config, w decoder.Weights, a *safetensors.Adapter) (*lora.Adapters, error) {
+	a = uniform(a)
 	c := lora.Config{Method: lora.LoRA, Rank: a.Config.R, Alpha: a.Config.Alpha, RSLoRA: a.Config.RSLoRA}
 	if a.Masked() {
 		c.Method = lora.SPLoRA
@@ -92,10 +93,34 @@ func Frozen(be compute.Backend, arch decoder.Config, w decoder.Weights, a *safet
 	for _, m := range a.Modules {
 		s, ok := known[m.Name]
 		if !ok {
-			return nil, fmt.Errorf("the adapter is for %s, which the model does not have", m.Name)
+			return nil, fmt.Errorf("it adapts %s, which is no linear layer of the model's blocks; only these can be adapted", m.Name)
 		}
 		shapes = append(shapes, s)
 	}
 	ad := lora.New(be, c, shapes, false)
 	return ad, fill(be, ad, a)
+}
+
+// uniform is an adapter whose modules all have the config's rank and scale. Where PEFT's rank_pattern and alpha_pattern made them
+// differ, the narrow ones get zeros, and B takes the scale, so that s = 1: the product s·B·A stays what it is.
+func uniform(a *safetensors.Adapter) *safetensors.Adapter {
+	r, s, same := a.Config.R, a.Config.Scale(), a.Config.Alpha > 0
+	for _, m := range a.Modules {
+		r = max(r, m.A.Rows)
+		same = same && m.A.Rows == a.Config.R && m.Scale == s
+	}
+	if same {
+		return a
+	}
+	out := &safetensors.Adapter{Config: a.Config}
+	out.Config.R, out.Config.Alpha, out.Config.RSLoRA = r, float64(r), false
+	for _, m := range a.Modules {
+		A, B := tensor.New(tensor.F32, r, m.A.Cols), tensor.New(tensor.F32, m.B.Rows, r)
+		copy(A.Float32(), m.A.Float32())
+		for k, b := range m.B.Float32() {
+			B.Float32()[k/m.B.Cols*r+k%m.B.Cols] = float32(m.Scale * float64(b))
+		}
+		out.Modules = append(out.Modules, safetensors.Module{Name: m.Name, A: A, B: B, Scale: 1})
+	}
+	return out
 }

@@ -198,7 +198,8 @@ def peft(pruned, run, case):
     train(pruned, plain, "lora")
     say("lora adapter: PEFT against splora eval --adapter", case, rel(evaluate(pruned, "--adapter", plain), reference(PeftModel.from_pretrained(oracle.load(pruned), plain))), 1e-4)
     theirs, merged = run + "-peft", run + "-peft-merged"
-    model = get_peft_model(oracle.load(pruned), LoraConfig(r=5, lora_alpha=3, use_rslora=True, target_modules=["k_proj", "o_proj", "down_proj"], task_type="CAUSAL_LM"))
+    model = get_peft_model(oracle.load(pruned), LoraConfig(r=5, lora_alpha=3, use_rslora=True, target_modules=["k_proj", "o_proj", "down_proj"],
+                           rank_pattern={"down_proj": 7}, alpha_pattern={"layers.1.self_attn.k_proj": 8}, task_type="CAUSAL_LM"))
     g = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for n, p in model.named_parameters():
