@@ -127,6 +127,42 @@ func TestOneExtraNonZeroBeItSubnormalFailsVerifyByNameAndPlace(t *testing.T) {
 	}
 }
 
+func TestVerifyNamesWhatElseIsNotAsInTheBase(t *testing.T) {
+	base := prunedBase(t, "llama", "2:4")
+	kept := 0
+	f, err := family.Open(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := f.Linear("model.layers.0.mlp.up_proj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l.Mask[0]>>kept&1 == 0 {
+		kept++
+	}
+	f.Close()
+	biased := copyFolder(t, filepath.Join(oracleDir, "qwen2")) // has biases that a LLaMA does not have
+	for want, c := range map[string]struct {
+		dir, name string
+		k         int
+		bits      uint32
+	}{
+		fmt.Sprintf("model.layers.0.mlp.up_proj: the value at [0,%d] is NaN or infinite", kept): {copyFolder(t, base), l.Name + ".weight", kept, 0x7f800001},
+		"model.norm.weight differs from the base":                                               {copyFolder(t, base), "model.norm.weight", 5, 0x3f800000},
+		"model.embed_tokens.weight differs from the base":                                       {copyFolder(t, base), "model.embed_tokens.weight", 61*16 - 1, 0},
+		"model.layers.0.self_attn.q_proj.bias is not in the base":                               {dir: biased},
+	} {
+		if c.name != "" {
+			poke(t, c.dir, c.name, 4, c.k, c.bits)
+		}
+		code, out, _ := call("verify", "--base", base, "--merged", c.dir)
+		if code != 1 || !strings.Contains(out, "FAULT "+want+"\n") {
+			t.Errorf("exit %d, want the fault %q:\n%s", code, want, out)
+		}
+	}
+}
+
 func TestAKeptZeroTrainsResumesMergesAndVerifiesAsKept(t *testing.T) {
 	for _, folder := range []string{"llama", "mistral", "qwen3"} {
 		t.Run(folder, func(t *testing.T) {

@@ -37,7 +37,7 @@ func newVerify() *cobra.Command {
 		Use:   "verify",
 		Short: "Prove that a merged model is zero wherever its base is pruned",
 		Long: `verify compares two model folders weight by weight. It fails (exit 1) on one non-zero value, be it subnormal, where the base's
-mask is 0, and on any tensor outside the blocks' linears that is not byte for byte the same.`,
+mask is 0, on NaN and infinity, and on any tensor outside the blocks' linears that is not byte for byte the same.`,
 		Args: noArgs,
 	}
 	c.Flags().StringVar(&base, "base", "", "the pruned model")
@@ -103,11 +103,15 @@ func verify(base, merged string) (v Verification, err error) {
 		}
 		r := sparse.Verify(w, l.Mask)
 		v.Linears, v.Weights, v.Pruned = v.Linears+1, v.Weights+r.Weights, v.Pruned+r.Weights-r.Kept
-		v.Extra, v.KeptZero, v.Changed = v.Extra+r.Extra, v.KeptZero+r.KeptZero, v.Changed+changed(w, l.Weight)
+		n, bad := compare(w, l.Weight)
+		v.Extra, v.KeptZero, v.Changed = v.Extra+r.Extra, v.KeptZero+r.KeptZero, v.Changed+n
 		nonzero += sparse.Count(sparse.MaskOf(w))
 		baseNonzero += sparse.Count(sparse.MaskOf(l.Weight))
 		if r.Extra > 0 {
 			v.Faults = append(v.Faults, fmt.Sprintf("%s: %d values are not zero where the mask is, the first at [%d,%d] (bits %#x)", name, r.Extra, r.Row, r.Col, r.Bits))
+		}
+		if bad >= 0 {
+			v.Faults = append(v.Faults, fmt.Sprintf("%s: the value at [%d,%d] is NaN or infinite", name, bad/w.Cols, bad%w.Cols))
 		}
 	}
 	v.Density, v.Base = float64(nonzero)/float64(v.Weights), float64(baseNonzero)/float64(v.Weights)
@@ -117,19 +121,23 @@ func verify(base, merged string) (v Verification, err error) {
 	return v, err
 }
 
-// changed counts weights of different value.
-func changed(a, b tensor.Tensor) (n int) {
+// compare counts a's weights of another value than b's, and finds the first that is not finite (−1: none).
+func compare(a, b tensor.Tensor) (changed, bad int) {
+	bad = -1
 	x, y := make([]float32, a.Cols), make([]float32, a.Cols)
 	for i := range a.Rows {
 		tensor.Widen(x, a.Slice(i, i+1))
 		tensor.Widen(y, b.Slice(i, i+1))
 		for j := range x {
 			if x[j] != y[j] {
-				n++
+				changed++
+			}
+			if bad < 0 && x[j]-x[j] != 0 {
+				bad = i*a.Cols + j
 			}
 		}
 	}
-	return n
+	return changed, bad
 }
 
 // raw is a model folder whose weights are looked at as they are, whatever its own mask file says.
@@ -166,7 +174,7 @@ func (r *raw) linear(name string) (tensor.Tensor, error) {
 	return t.Matrix()
 }
 
-// differing names the tensors outside the linears that are not as in the base.
+// differing names the tensors outside the linears that are not as in the base, and those that it does not have.
 func (r *raw) differing(base *family.Folder) (faults []string, err error) {
 	other := r.packed
 	for _, s := range base.Others() {
@@ -187,5 +195,25 @@ func (r *raw) differing(base *family.Folder) (faults []string, err error) {
 			faults = append(faults, s.Name+" differs from the base")
 		}
 	}
-	return faults, nil
+	return append(faults, r.unknown(base)...), nil
+}
+
+// unknown names the merged model's tensors that the base does not have, such as a bias that nothing else would look at.
+func (r *raw) unknown(base *family.Folder) (faults []string) {
+	if r.packed != nil {
+		return nil // its names were checked when it was opened
+	}
+	known := map[string]bool{}
+	for _, name := range family.LinearNames(base.Config) {
+		known[name+".weight"] = true
+	}
+	for _, s := range base.Others() {
+		known[s.Name] = true
+	}
+	for _, t := range r.Tensors() {
+		if !known[t.Name] {
+			faults = append(faults, t.Name+" is not in the base")
+		}
+	}
+	return faults
 }
