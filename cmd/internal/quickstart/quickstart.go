@@ -66,8 +66,8 @@ type Claim struct {
 
 // The recipe, the same for all three trainings.
 var recipe = []string{
-	"--seq", "256", "--packing", "--too-long", "split", "--micro-batch", "4", "--global-batch", "8", "--max-steps", "100",
-	"--rank", "16", "--alpha", "32", "--lr", "3e-3", "--warmup-steps", "5", "--schedule", "cosine", "--recompute", "none", "--seed", "1",
+	"--seq", "256", "--packing", "--too-long", "split", "--micro-batch", "2", "--global-batch", "4", "--max-steps", "160",
+	"--rank", "16", "--alpha", "32", "--lr", "3e-3", "--warmup-steps", "8", "--schedule", "cosine", "--recompute", "none", "--seed", "1",
 }
 
 // story is one run.
