@@ -3,12 +3,9 @@ package train
 import (
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/goccy/go-yaml"
 )
 
 // Config is a run as the user wrote it: every field is a key of the YAML file and, with dashes, a flag. Zero values are
@@ -77,63 +74,6 @@ func Defaults() Config {
 		Recompute: "block", Memory: "reuse", DType: "float32",
 		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", JoinTimeout: 600,
 	}
-}
-
-// List is a list of strings; in YAML a sequence or one comma-separated string, as a flag the latter.
-type List []string
-
-// UnmarshalYAML accepts a sequence of strings or one comma-separated string.
-func (l *List) UnmarshalYAML(b []byte) error {
-	var many []string
-	if yaml.Unmarshal(b, &many) == nil {
-		*l = many
-		return nil
-	}
-	var one string
-	if err := yaml.Unmarshal(b, &one); err != nil {
-		return err
-	}
-	return l.Set(one)
-}
-
-// Set replaces the list by the parts of s.
-func (l *List) Set(s string) error {
-	*l = nil
-	for p := range strings.SplitSeq(s, ",") {
-		if p = strings.TrimSpace(p); p != "" {
-			*l = append(*l, p)
-		}
-	}
-	return nil
-}
-
-func (l *List) String() string { return strings.Join(*l, ",") }
-
-// Type names the value in help texts.
-func (l *List) Type() string { return "list" }
-
-// ReadYAML lays the file's keys over c. Unknown and mistyped keys are errors with line and column.
-func (c *Config) ReadYAML(path string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("train: configuration: %w", err)
-	}
-	if len(strings.TrimSpace(string(b))) == 0 {
-		return nil
-	}
-	if err := yaml.UnmarshalWithOptions(b, c, yaml.Strict()); err != nil {
-		return fmt.Errorf("train: configuration %s: %s", path, yaml.FormatError(err, false, true))
-	}
-	return nil
-}
-
-// YAML is the configuration as a file that ReadYAML reads.
-func (c *Config) YAML() []byte {
-	b, err := yaml.Marshal(c)
-	if err != nil {
-		panic("train: configuration does not marshal: " + err.Error())
-	}
-	return b
 }
 
 // Validate reports the first setting that cannot be, by its flag.

@@ -1,0 +1,187 @@
+package train
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// keys calls f with every field of Config, its key and its flag.
+func keys(f func(i int, key, flag string)) {
+	typ := reflect.TypeFor[Config]()
+	for i := range typ.NumField() {
+		key := typ.Field(i).Tag.Get("yaml")
+		f(i, key, strings.ReplaceAll(key, "_", "-"))
+	}
+}
+
+// value is the n-th valid value of field i, different from its default and from the other n's, as a flag would have it. Field by
+// field only: what goes with what is Validate's.
+func value(i, n int) string {
+	d := Defaults()
+	f := reflect.TypeFor[Config]().Field(i)
+	words := map[string][]string{"method": {"lora", "splora"}, "schedule": {"linear", "constant"}, "too_long": {"split", "error"},
+		"recompute": {"none", "block"}, "log_format": {"json", "text"}, "resume": {"none", "dir"}}
+	switch f.Type.Kind() {
+	case reflect.Bool:
+		return fmt.Sprint(reflect.ValueOf(d).Field(i).Bool() != (n == 0))
+	case reflect.Int, reflect.Uint64:
+		return fmt.Sprint(7 + n)
+	case reflect.Float64:
+		return fmt.Sprint(0.25 + float64(n)/8)
+	case reflect.Slice:
+		return fmt.Sprintf("k_proj%d,v_proj%d", n, n)
+	}
+	if w := words[f.Tag.Get("yaml")]; w != nil {
+		return w[n]
+	}
+	return fmt.Sprintf("/some/%s-%d: a # b", f.Name, n)
+}
+
+// set sets field i from a flag's text.
+func set(t *testing.T, c *Config, i int, text string) {
+	t.Helper()
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	Flags(fs, c)
+	keys(func(j int, _, flag string) {
+		if i == j {
+			if err := fs.Set(flag, text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestEveryKeyIsAFlagWithHelpAndEveryFlagOfTheDesignIsThere(t *testing.T) {
+	c := Defaults()
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	Flags(fs, &c)
+	n := 0
+	keys(func(i int, key, flag string) {
+		n++
+		f := fs.Lookup(flag)
+		if f == nil || len(f.Usage) < 5 {
+			t.Errorf("key %s: flag %+v", key, f)
+		} else if want := reflect.ValueOf(Defaults()).Field(i).Interface(); f.DefValue != fmt.Sprint(want) && f.DefValue != strings.Trim(strings.ReplaceAll(fmt.Sprint(want), " ", ","), "[]") {
+			t.Errorf("--%s shows the default %q, which is %v", flag, f.DefValue, want)
+		}
+	})
+	fs.VisitAll(func(*pflag.Flag) { n-- })
+	if n != 0 {
+		t.Errorf("%d more keys than flags", n)
+	}
+	for flag := range strings.FieldsSeq(`model data out adapter resume method rank alpha rslora dropout targets seq micro-batch accum global-batch max-steps epochs
+		lr min-lr schedule warmup-steps warmup-ratio weight-decay clip packing shuffle train-on-prompt too-long seed recompute memory dtype threads eval-data
+		eval-every save-every keep-last`) {
+		if fs.Lookup(flag) == nil {
+			t.Errorf("--%s is missing", flag)
+		}
+	}
+}
+
+func TestTheYAMLFormComesBackAsItWas(t *testing.T) {
+	c := Defaults()
+	keys(func(i int, _, _ string) { set(t, &c, i, value(i, 0)) })
+	d := Defaults()
+	keys(func(i int, key, _ string) {
+		if reflect.DeepEqual(reflect.ValueOf(c).Field(i).Interface(), reflect.ValueOf(d).Field(i).Interface()) {
+			t.Errorf("%s has its default: the test does not test it", key)
+		}
+	})
+	for name, want := range map[string]Config{"all changed": c, "defaults": Defaults(), "zero": {}} {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, want.YAML(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got := c // what the file does not say would stay
+		if err := got.ReadYAML(path); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if string(got.YAML()) != string(want.YAML()) {
+			t.Errorf("%s:\n%s\nwant\n%s", name, got.YAML(), want.YAML())
+		}
+	}
+}
+
+// TestFlagsWinOverTheFileAndTheFileOverTheDefaults, for every key by itself.
+func TestFlagsWinOverTheFileAndTheFileOverTheDefaults(t *testing.T) {
+	resolve := func(file string, args ...string) Config {
+		c := Defaults()
+		fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+		Flags(fs, &c)
+		if err := fs.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		Resolve(fs, &c, file) // that the settings fit together is not the question here
+		return c
+	}
+	keys(func(i int, key, flag string) {
+		inFile, given := Defaults(), Defaults()
+		set(t, &inFile, i, value(i, 0))
+		set(t, &given, i, value(i, 1))
+		text := value(i, 0)
+		if k := reflect.TypeFor[Config]().Field(i).Type.Kind(); k == reflect.String {
+			text = fmt.Sprintf("%q", text)
+		}
+		path := filepath.Join(t.TempDir(), "run.yaml")
+		if err := os.WriteFile(path, []byte(key+": "+text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			what      string
+			got, want Config
+		}{
+			{"nothing", resolve(""), Defaults()},
+			{"the file", resolve(path), inFile},
+			{"the flag", resolve("", "--"+flag+"="+value(i, 1)), given},
+			{"both", resolve(path, "--"+flag+"="+value(i, 1)), given},
+		} {
+			if !reflect.DeepEqual(c.got, c.want) {
+				t.Errorf("%s from %s:\n%swant\n%s", key, c.what, c.got.YAML(), c.want.YAML())
+			}
+		}
+	})
+}
+
+func TestAListInYAMLIsASequenceOrOneString(t *testing.T) {
+	for _, text := range []string{"data: a,b\n", "data: a, b\n", "data: [a, b]\n", "data:\n- a\n- b\n", "data:\n  - a\n  - b\n"} {
+		path := filepath.Join(t.TempDir(), "run.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var c Config
+		if err := c.ReadYAML(path); err != nil || fmt.Sprint([]string(c.Data)) != "[a b]" {
+			t.Errorf("%q: %q, %v", text, c.Data, err)
+		}
+	}
+}
+
+func TestAFileWithAnErrorNamesItsPlace(t *testing.T) {
+	for text, want := range map[string]string{
+		"rank: 3\nranc: 4\n":      "[2:1]",
+		"rank: 3\nlr: fast\n":     "[2:5] lr must be a number",
+		"rank: 3\nrank: 4\n":      "[2:1]",
+		"shuffle: 3\n":            "[1:10] shuffle must be true or false",
+		"rank: 1.5\n":             "[1:7] rank must be an integer",
+		"seed: 1.0\n":             "[1:7] seed must be an integer",
+		"seed: -1\n":              "[1:7]",
+		"data: {a: b}\n":          "[1:",
+		"- rank\n":                "[1:",
+		"model: a\n  rank: [\n":   "[1:8]",
+		"model: a\nlora:\n  r: 3": "[2:1]",
+	} {
+		path := filepath.Join(t.TempDir(), "run.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c := Defaults()
+		if err := c.ReadYAML(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
