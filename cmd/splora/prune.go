@@ -40,6 +40,7 @@ from the pruned blocks before it.`,
 	f.Uint64Var(&p.seed, "seed", 0, "seed of the places that calibration samples are taken from")
 	f.BoolVar(&p.json, "json", false, "print the per-layer report as one JSON object")
 	f.MarkHidden("adapter")
+	complete(c, "pruner", "wanda", "magnitude")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := require(c, "model", "out"); err != nil {
 			return err
@@ -71,6 +72,9 @@ func (p *pruning) run(c *cobra.Command) error {
 	}
 	if method == prune.Wanda && p.file == "" {
 		return usagef("prune: wanda needs --calibration FILE")
+	}
+	if err := family.Vacant(p.out); err != nil {
+		return err
 	}
 	defer p.close()
 	if err := p.open(); err != nil {

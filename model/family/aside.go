@@ -10,14 +10,23 @@ import (
 	"github.com/splora/splora/model/safetensors"
 )
 
-// aside lets fill write into a new folder beside out, and renames it when it is complete and durable.
-func aside(out string, fill func(dir string) error) (err error) {
-	out = filepath.Clean(out)
+// Vacant reports that a folder cannot be written to out, because something is there. Those that write one check it
+// themselves; what takes long before it writes asks first.
+func Vacant(out string) error {
 	switch names, err := os.ReadDir(out); {
 	case err == nil && len(names) > 0:
 		return fmt.Errorf("family: %s exists and is not empty; choose another folder or remove it", out)
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("family: %w", err)
+	}
+	return nil
+}
+
+// aside lets fill write into a new folder beside out, and renames it when it is complete and durable.
+func aside(out string, fill func(dir string) error) (err error) {
+	out = filepath.Clean(out)
+	if err := Vacant(out); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return fmt.Errorf("family: %w", err)

@@ -129,7 +129,7 @@ func widened(m tensor.Tensor) tensor.Tensor {
 	return w
 }
 
-// weight is the packed weight of a linear; derived says that its mask is M = (W ≠ 0).
+// weight is the packed weight of a linear; derived says that it has zeros, and its mask is M = (W ≠ 0).
 func (f *Folder) weight(name string) (w *sparse.Weight, derived bool, err error) {
 	if p, ok := f.pack[name]; ok {
 		w, err = f.mapped(name, p)
@@ -181,8 +181,8 @@ func (f *Folder) linear(name string) (l Linear, derived bool, err error) {
 			err = f.fit(&l, t, m)
 		}
 	} else if !f.Packed {
-		derived = true
 		l.derive()
+		derived = l.Mask != nil
 	}
 	if err == nil {
 		err = finite(t, l.Weight)

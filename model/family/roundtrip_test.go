@@ -499,3 +499,16 @@ func ExampleKnown() {
 	fmt.Println(strings.Join(Known(), " "))
 	// Output: LlamaForCausalLM MistralForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM
 }
+
+func TestAFolderIsVacantUnlessSomethingIsThere(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for out, want := range map[string]bool{filepath.Join(dir, "new"): true, t.TempDir(): true, dir: false, file: false} {
+		if err := Vacant(out); (err == nil) != want {
+			t.Errorf("%s: %v", out, err)
+		}
+	}
+}
