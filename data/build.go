@@ -2,7 +2,6 @@ package data
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 )
@@ -147,7 +146,7 @@ func Samples(path string, tok Tokenizer, vocab int) ([][]int32, error) {
 // whole is tokenizer(text) of a file, without an EOS of ours.
 func (e *encoder) whole(path string) ([][]int32, error) {
 	if e.tok == nil {
-		return nil, errors.New("data: " + path + ": text needs a tokenizer")
+		return nil, fmt.Errorf("data: %s is text, and the model folder has no tokenizer: copy tokenizer.json from the model, or give rows with input_ids", path)
 	}
 	text, err := ReadText(path)
 	if err != nil {

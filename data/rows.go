@@ -217,7 +217,7 @@ func (e *encoder) answer(prompt, response, name string) (sample, error) {
 // ready fails where a row needs a tokenizer with an EOS.
 func (e *encoder) ready() error {
 	if e.tok == nil {
-		return errors.New("there is no tokenizer, so only rows with input_ids can be read")
+		return errors.New("the model folder has no tokenizer, so only rows with input_ids can be read: copy tokenizer.json from the model")
 	}
 	if e.eos < 0 {
 		return errors.New("the tokenizer has no EOS token to end a response with (eos_token in tokenizer_config.json)")
