@@ -31,6 +31,8 @@ func newInit() *cobra.Command {
 	f.StringVar(&format, "format", "hf", "hf or packed")
 	f.StringVar(&o.DType, "dtype", "bfloat16", "storage type: float32, bfloat16 or float16")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the weights")
+	complete(c, "format", "hf", "packed")
+	complete(c, "dtype", "float32", "bfloat16", "float16")
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
 		if err := require(c, "config", "out"); err != nil {
 			return err
@@ -75,6 +77,7 @@ func newExport() *cobra.Command {
 	}
 	c.Flags().StringVar(&model, "model", "", "model folder")
 	c.Flags().StringVar(&format, "format", "packed", "packed or hf")
+	complete(c, "format", "packed", "hf")
 	c.Flags().StringVar(&out, "out", "", "folder to write")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := require(c, "model", "out"); err != nil {
@@ -129,14 +132,16 @@ func newPlan() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "The memory that a run is going to use, without running it",
-		Long: `plan prints what one rank of train would allocate, from a model folder or from a config.json alone, with train's flags. For a
-config.json, --pattern says how the linears are going to be pruned.`,
+		Long: `plan prints what one rank of train would allocate, from a model folder or from a config.json alone, with train's flags, for rows
+of --seq tokens (train allocates less when no row is that long). For a config.json, --pattern says how the linears are
+going to be pruned.`,
 		Args: noArgs,
 	}
 	c.Flags().StringVar(&file, "config", "", "YAML file with train's settings")
 	c.Flags().StringVar(&pattern, "pattern", "2:4", "with a config.json: n:m keeps n of m; a number is the fraction removed")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	train.Flags(c.Flags(), &cfg)
+	completeTrain(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg.Data, cfg.Out = train.List{"-"}, "-" // plan needs neither
 		if err := train.Resolve(c.Flags(), &cfg, file); err != nil {
@@ -209,7 +214,12 @@ func weigh(src *family.Folder) (f train.Footprint, err error) {
 		f.Linears += packedBytes(w, sparse.Count(l.Mask), l.Weight.DType)
 	}
 	for _, s := range src.Others() {
-		f.Tables += int(s.Bytes())
+		switch {
+		case len(s.Shape) == 1: // norms and biases stand in float32
+			f.Tables += 4 * s.Shape[0]
+		case !src.Config.Tied || s.Name != "lm_head.weight":
+			f.Tables += int(s.Bytes())
+		}
 	}
 	return f, nil
 }
@@ -229,7 +239,16 @@ func imagine(c decoder.Config, dt tensor.DType, p sparse.Pattern, sparsity float
 	if !c.Tied {
 		f.Tables *= 2
 	}
-	f.Tables += (2*c.Layers + 1) * c.Hidden * 4
+	vectors := (2*c.Layers + 1) * c.Hidden
+	if c.QKNorm {
+		vectors += 2 * c.Layers * c.HeadDim
+	}
+	for k, biased := range c.Bias {
+		if out, _ := c.Shape(k); biased {
+			vectors += c.Layers * out
+		}
+	}
+	f.Tables += 4 * vectors
 	return f
 }
 

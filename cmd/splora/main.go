@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/model/decoder"
 )
 
 // Exit codes.
@@ -115,6 +116,23 @@ func require(c *cobra.Command, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// complete gives the words of a flag that takes one of a few.
+func complete(c *cobra.Command, flag string, words ...string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic("splora: " + err.Error())
+	}
+}
+
+// completeTrain does so for train's flags.
+func completeTrain(c *cobra.Command) {
+	complete(c, "method", "splora", "lora")
+	complete(c, "targets", append([]string{"all-linear"}, decoder.Linears[:]...)...)
+	complete(c, "schedule", "cosine", "linear", "constant")
+	complete(c, "too-long", "truncate", "split", "error")
+	complete(c, "recompute", "block", "none")
+	complete(c, "log-format", "text", "json")
 }
 
 // printJSON writes exactly one JSON object to stdout.

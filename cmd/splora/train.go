@@ -37,6 +37,7 @@ trains with them. Every flag is also a key of the --config file, with underscore
 	}
 	c.Flags().StringVar(&file, "config", "", "YAML file with any of these settings")
 	train.Flags(c.Flags(), &cfg)
+	completeTrain(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := train.Resolve(c.Flags(), &cfg, file); err != nil {
 			return err

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/splora/splora/cmd/internal/train"
+)
+
+func TestEveryJSONOutputIsOneObject(t *testing.T) {
+	w := newWorld(t)
+	ok(t, w.train()...)
+	ok(t, "merge", "--model", w.path("model"), "--adapter", w.path("out"), "--out", w.path("merged"))
+	text := w.write(t, "text.txt", strings.Repeat("some text to read ", 40))
+	for _, c := range []struct {
+		args []string
+		keys string
+	}{
+		{[]string{"eval", "--model", w.path("model"), "--adapter", w.path("out"), "--data", text, "--seq", "16"}, "ppl loss tokens windows"},
+		{[]string{"eval", "--model", w.path("merged"), "--data", w.path("rows.jsonl"), "--seq", "16"}, "ppl loss tokens windows"},
+		{[]string{"verify", "--base", w.path("model"), "--merged", w.path("merged")}, "ok linears weights pruned extra kept_zero changed density base_density"},
+		{[]string{"generate", "--model", w.path("merged"), "--ids", "1,2,3", "--max-new-tokens", "4"}, "ids text prompt_ids"},
+		{[]string{"prune", "--model", w.path("model"), "--out", w.path("again"), "--pattern", "0.6", "--calibration", text, "--calibration-samples", "2"},
+			"out pattern pruner density layers"},
+		{[]string{"plan", "--model", w.path("model")}, "linears_bytes dense_bytes tables_bytes plan total_bytes"},
+		{[]string{"plan", "--model", w.write(t, "c.json", tinyConfig), "--pattern", "0.5"}, "linears_bytes dense_bytes tables_bytes plan total_bytes"},
+	} {
+		o := ok(t, append(c.args, "--json")...)
+		v := object(t, o.stdout)
+		for key := range strings.FieldsSeq(c.keys) {
+			if _, found := v[key]; !found {
+				t.Errorf("splora %s --json has no %q:\n%s", c.args[0], key, o.stdout)
+			}
+			delete(v, key)
+		}
+		delete(v, "faults")
+		if len(v) > 0 {
+			t.Errorf("splora %s --json has more: %v", c.args[0], v)
+		}
+	}
+	if o := splora(t, "verify", "--json", "--base", w.path("again"), "--merged", w.path("model")); o.code != exitFailed || object(t, o.stdout)["ok"] != false {
+		t.Errorf("a verification that fails: exit code %d\n%s", o.code, o.stdout)
+	}
+	var ids []int
+	if o := ok(t, "tokenize", "--model", w.path("model"), text); json.Unmarshal([]byte(o.stdout), &ids) != nil || len(ids) == 0 {
+		t.Errorf("tokenize: %s", o.stdout)
+	}
+}
+
+// TestPlanSaysWhatTrainIsGoingToUse, to the byte, for rows that fill --seq.
+func TestPlanSaysWhatTrainIsGoingToUse(t *testing.T) {
+	w := newWorld(t)
+	ok(t, "init", "--config", w.write(t, "c.json", tinyConfig), "--out", w.path("dense"))
+	w.tokenizer(t, "dense")
+	for name, change := range map[string]*strings.Replacer{
+		"qwen2": strings.NewReplacer("LlamaForCausalLM", "Qwen2ForCausalLM", `"llama"`, `"qwen2"`, `"tie_word_embeddings":false`, `"tie_word_embeddings":true`),
+		"qwen3": strings.NewReplacer("LlamaForCausalLM", "Qwen3ForCausalLM", `"llama"`, `"qwen3"`, `"hidden_act"`, `"head_dim":16,"hidden_act"`),
+	} {
+		ok(t, "init", "--config", w.write(t, name+".json", change.Replace(tinyConfig)), "--out", w.path(name), "--pattern", "0.5")
+		w.tokenizer(t, name)
+	}
+	ok(t, "export", "--model", w.path("model"), "--out", w.path("packed"))
+	long := w.write(t, "long.txt", strings.Repeat("a text that is long enough for rows of any length ", 50))
+	for i, more := range [][]string{
+		{},
+		{"--recompute", "none", "--micro-batch", "3"},
+		{"--seq", "32", "--rank", "5", "--targets", "q_proj,down_proj"},
+		{"--model", w.path("dense"), "--method", "lora"},
+		{"--model", w.path("packed")},
+		{"--model", w.path("qwen2")},
+		{"--model", w.path("qwen3")},
+	} {
+		args := w.train(append([]string{"--data", long, "--max-steps", "1", "--out", w.path("out" + string(rune('a'+i)))}, more...)...)
+		did := ok(t, args...).stderr
+		args[0] = "plan"
+		if said := ok(t, args...).stdout; !strings.Contains(did, strings.TrimSpace(said)) || !strings.Contains(said, "in all") {
+			t.Errorf("%v: plan says\n%s\ntrain\n%s", more, said, did)
+		}
+	}
+	// A config.json alone gives the same as the model made of it.
+	for config, model := range map[string]string{"c.json": "model", "qwen2.json": "qwen2", "qwen3.json": "qwen3"} {
+		pattern := map[string]string{"c.json": "2:4"}[config]
+		if pattern == "" {
+			pattern = "0.5"
+		}
+		a := ok(t, "plan", "--json", "--model", w.path(config), "--pattern", pattern).stdout
+		if b := ok(t, "plan", "--json", "--model", w.path(model)).stdout; a != b {
+			t.Errorf("plan of %s\n%s\nof the model\n%s", config, a, b)
+		}
+	}
+}
+
+func TestARunSavesAndPrintsItsSettingsAsResolved(t *testing.T) {
+	w := newWorld(t)
+	want := train.Defaults()
+	want.Model, want.Data, want.Out, want.CacheDir = w.path("model"), train.List{w.path("rows.jsonl")}, w.path("out"), w.path("cache")
+	want.Rank, want.MaxSteps, want.LR, want.Targets = 5, 3, 0.002, train.List{"q_proj", "v_proj"}
+	file := w.write(t, "run.yaml", "model: "+want.Model+"\ndata:\n  - "+want.Data[0]+"\nout: "+want.Out+"\ncache_dir: "+want.CacheDir+
+		"\nrank: 7 # a flag says 5\nmax_steps: 3\nlr: 2e-3\ntargets: q_proj, v_proj\n")
+	o := ok(t, "train", "--config", file, "--rank", "5")
+	saved := train.Defaults()
+	if err := saved.ReadYAML(w.path("out/config.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	want.Seq = saved.Seq // 0 was the model's, which the run has looked up
+	if string(saved.YAML()) != string(want.YAML()) || saved.Seq != 64 {
+		t.Errorf("saved\n%s\nwant\n%s", saved.YAML(), want.YAML())
+	}
+	for _, s := range []string{"rank: 5", "lr: 0.002", "schedule: cosine", "seq: 64"} {
+		if !strings.Contains(o.stderr, s) {
+			t.Errorf("%q is not shown:\n%s", s, o.stderr)
+		}
+	}
+	in, err := os.ReadFile(w.path("out/checkpoint-3/config.yaml"))
+	if err != nil || string(in) != string(want.YAML()) {
+		t.Errorf("the checkpoint's config.yaml (%v):\n%s", err, in)
+	}
+	// What was saved is a configuration to run: here the same run, which is done.
+	if o := ok(t, "train", "--config", w.path("out/config.yaml")); strings.Contains(o.stderr, "step 1/") {
+		t.Errorf("the run began anew:\n%s", o.stderr)
+	}
+}
+
+func TestHelpTopicsListsEveryPage(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	index := ok(t, "help", "topics").stdout
+	for _, p := range pages {
+		name := strings.TrimSuffix(filepath.Base(p), ".md")
+		text, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		title, _, _ := strings.Cut(strings.TrimPrefix(string(text), "# "), "\n")
+		if !strings.Contains(index, "    "+name+" ") || !strings.Contains(index, title) {
+			t.Errorf("%s is not in the index:\n%s", name, index)
+		}
+		if page := ok(t, "help", name).stdout; !strings.Contains(page, strings.TrimSpace(string(text))) {
+			t.Errorf("splora help %s:\n%s", name, page)
+		}
+	}
+	help := ok(t, "--help").stdout
+	for command := range strings.FieldsSeq("quickstart init prune train merge verify eval generate tokenize export plan") {
+		if !strings.Contains(help, "\n  "+command+" ") {
+			t.Errorf("splora --help does not name %s:\n%s", command, help)
+		}
+		if h := ok(t, command, "--help").stdout; !strings.Contains(h, "Usage:") {
+			t.Errorf("splora %s --help:\n%s", command, h)
+		}
+	}
+}
+
+func TestCompletionKnowsCommandsFlagsAndWords(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if o := ok(t, "completion", shell); !strings.Contains(o.stdout, "splora") {
+			t.Errorf("completion %s: %q", shell, o.stdout)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"tr"}, "train\t"},
+		{[]string{"train", "--warm"}, "--warmup-steps\t"},
+		{[]string{"train", "--schedule", ""}, "cosine\n"},
+		{[]string{"train", "--too-long", "s"}, "split\n"},
+		{[]string{"train", "--targets", ""}, "all-linear\n"},
+		{[]string{"export", "--format", ""}, "packed\n"},
+		{[]string{"prune", "--pruner", ""}, "magnitude\n"},
+	} {
+		if o := ok(t, append([]string{"__complete"}, c.args...)...); !strings.Contains(o.stdout, c.want) {
+			t.Errorf("%q completes to %q, want %q", c.args, o.stdout, c.want)
+		}
+	}
+}
