@@ -307,7 +307,11 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(c.args, " "), w.dir, ""), func(t *testing.T) {
 			t.Parallel()
-			w.refused(t, c.args, exitUsage, c.want...)
+			code, stdout, stderr := call(c.args...) // in this process: there are many
+			w.clear(t, outcome{code, stdout, stderr}, exitUsage, c.want...)
+			if exists(w.path("out")) || exists(w.path("new")) {
+				t.Error("a folder was made")
+			}
 		})
 	}
 }

@@ -129,10 +129,10 @@ func TestHelpTopicsListsEveryPage(t *testing.T) {
 	if err != nil || len(pages) == 0 {
 		t.Fatal(pages, err)
 	}
-	index := ok(t, "help", "topics").stdout
+	index := must(t, "help", "topics")
 	for _, p := range pages {
 		name := strings.TrimSuffix(filepath.Base(p), ".md")
-		text, err := os.ReadFile(p)
+		text, err := docs.ReadFile("docs/" + filepath.Base(p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,16 +140,16 @@ func TestHelpTopicsListsEveryPage(t *testing.T) {
 		if !strings.Contains(index, "    "+name+" ") || !strings.Contains(index, title) {
 			t.Errorf("%s is not in the index:\n%s", name, index)
 		}
-		if page := ok(t, "help", name).stdout; !strings.Contains(page, strings.TrimSpace(string(text))) {
+		if page := must(t, "help", name); !strings.Contains(page, strings.TrimSpace(string(text))) {
 			t.Errorf("splora help %s:\n%s", name, page)
 		}
 	}
-	help := ok(t, "--help").stdout
+	help := must(t, "--help")
 	for command := range strings.FieldsSeq("quickstart init prune train merge verify eval generate tokenize export plan") {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("splora --help does not name %s:\n%s", command, help)
 		}
-		if h := ok(t, command, "--help").stdout; !strings.Contains(h, "Usage:") {
+		if h := must(t, command, "--help"); !strings.Contains(h, "Usage:") {
 			t.Errorf("splora %s --help:\n%s", command, h)
 		}
 	}
@@ -157,8 +157,8 @@ func TestHelpTopicsListsEveryPage(t *testing.T) {
 
 func TestCompletionKnowsCommandsFlagsAndWords(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if o := ok(t, "completion", shell); !strings.Contains(o.stdout, "splora") {
-			t.Errorf("completion %s: %q", shell, o.stdout)
+		if o := must(t, "completion", shell); !strings.Contains(o, "splora") {
+			t.Errorf("completion %s: %q", shell, o)
 		}
 	}
 	for _, c := range []struct {
@@ -173,8 +173,38 @@ func TestCompletionKnowsCommandsFlagsAndWords(t *testing.T) {
 		{[]string{"export", "--format", ""}, "packed\n"},
 		{[]string{"prune", "--pruner", ""}, "magnitude\n"},
 	} {
-		if o := ok(t, append([]string{"__complete"}, c.args...)...); !strings.Contains(o.stdout, c.want) {
-			t.Errorf("%q completes to %q, want %q", c.args, o.stdout, c.want)
+		if o := must(t, append([]string{"__complete"}, c.args...)...); !strings.Contains(o, c.want) {
+			t.Errorf("%q completes to %q, want %q", c.args, o, c.want)
 		}
+	}
+}
+
+// TestLogsAsJSONAreOneRecordALine, each with the rank and the generation once they are known.
+func TestLogsAsJSONAreOneRecordALine(t *testing.T) {
+	w := newWorld(t)
+	args := w.train("--log-format", "json", "--save-every", "1", "--eval-data", w.path("rows.jsonl"))
+	for range 2 { // the second time from its checkpoint
+		o := start(t, "launch", nil, args...).wait()
+		if o.code != exitDone {
+			t.Fatalf("exit code %d\n%s", o.code, o.stderr)
+		}
+		steps := 0
+		for line := range strings.Lines(o.stderr) {
+			record, fromRank := strings.CutPrefix(line, "[0] ")
+			if !fromRank {
+				continue
+			}
+			v := object(t, record)
+			if v["msg"] == "step" {
+				steps++
+			}
+			if v["job"] == nil || v["local_rank"] != 0.0 || (v["msg"] == "step" || v["msg"] == "run") && (v["rank"] != 0.0 || v["generation"] != 1.0) {
+				t.Errorf("%s", line)
+			}
+		}
+		if records(t, w.path("out")); steps == 0 {
+			t.Errorf("no steps:\n%s", o.stderr)
+		}
+		os.RemoveAll(w.path("out/checkpoint-4"))
 	}
 }

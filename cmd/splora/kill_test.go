@@ -61,6 +61,9 @@ func TestFiftyKillsAnywhereLeaveTheSameBits(t *testing.T) {
 		}
 	})
 	t.Logf("%d kills, %d of them in the middle of a publication; %d runs went on from a checkpoint", kills.Load(), publishing.Load(), resumed.Load())
+	if chains*each < 50 {
+		return
+	}
 	if publishing.Load() == 0 || resumed.Load() < kills.Load()/4 {
 		t.Error("too few kills met a publication, or too few runs a checkpoint, for this test to mean anything")
 	}

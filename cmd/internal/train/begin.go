@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
-	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/splora/splora/data"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/lora"
@@ -134,7 +131,7 @@ func (t *trainer) read() (State, error) {
 	}
 	s.TotalSteps, s.World, s.Settings = now.TotalSteps, now.World, now.Settings
 	if s.Step < s.TotalSteps {
-		fmt.Fprintf(t.Err, "resuming from %s\n", dir)
+		t.say("resuming from %s", dir)
 	}
 	if err := t.readCheckpoint(dir); err != nil {
 		return s, fmt.Errorf("resume %s: %w", dir, err)
@@ -177,23 +174,4 @@ func (t *trainer) rate() optim.Schedule {
 		warmup = int(math.Ceil(t.WarmupRatio * float64(t.state.TotalSteps)))
 	}
 	return optim.Schedule{Kind: optim.Kind(t.Schedule), LR: t.LR, MinLR: t.MinLR, Warmup: warmup, Total: t.state.TotalSteps}
-}
-
-// announce is what a user wants to see before the first step.
-func (t *trainer) announce() error {
-	w, p := t.Err, t.model.Plan
-	if err := publishFile(filepath.Join(t.Out, configFile), t.Config.YAML()); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "configuration, as saved in %s:\n%s\n", filepath.Join(t.Out, configFile), wrap(string(t.Config.YAML())))
-	st := t.Rows.Stats()
-	fmt.Fprintf(w, "data: %s rows of at most %d tokens from %s; %s tokens, %s trained; %d truncated, %d split, %d dropped\n", humanize.Comma(int64(t.Rows.Len())),
-		t.Rows.Longest(), t.Data.String(), humanize.Comma(st.Tokens), humanize.Comma(st.Trained), st.Truncated, st.Split, st.Dropped)
-	fmt.Fprintf(w, "first row, the trained tokens marked:\n")
-	data.Preview(w, t.Rows.Row(t.order.GlobalBatch(t.state.Step, 1)[0]), t.Tok, false)
-	fmt.Fprintf(w, "%s\n", Measure(t.Weights, t.Arch, p))
-	b := t.state.GlobalBatch
-	fmt.Fprintf(w, "run: %d steps of %d rows on %d ranks (generation %d, %s), %s trained values, %.2f epochs; backend %s\n", t.state.TotalSteps, b, t.Group.Size(), t.Group.Generation(),
-		time.Now().Format(time.DateTime), humanize.Comma(int64(t.ad.Len())), t.order.Epoch(t.state.TotalSteps, b), t.be.Name())
-	return nil
 }

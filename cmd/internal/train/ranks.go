@@ -67,11 +67,11 @@ func (t *trainer) evaluate(ctx context.Context, rec *Record) error {
 	}
 	rec.EvalLoss = &loss
 	if t.rank0() {
-		t.report.say("evaluation after step %d: loss %.4f over %d tokens", t.state.Step, loss, n)
+		t.say("evaluation after step %d: loss %.4f over %d tokens", t.state.Step, loss, n)
 	}
 	t.stop, err = t.keepBest(loss)
 	if t.stop && t.rank0() {
-		t.report.say("no better evaluation since step %d: stopping early", t.state.BestStep)
+		t.say("no better evaluation since step %d: stopping early", t.state.BestStep)
 	}
 	return err
 }

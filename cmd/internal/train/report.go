@@ -50,15 +50,6 @@ func (r *reporter) due(rec Record, now time.Time) bool {
 	return now.Sub(r.last) >= time.Second
 }
 
-// say shows one thing that is not a step.
-func (r *reporter) say(format string, args ...any) {
-	if r.json {
-		r.log.Info(fmt.Sprintf(format, args...))
-		return
-	}
-	fmt.Fprintf(r.w, format+"\n", args...)
-}
-
 // clock is d as h:mm:ss or m:ss.
 func clock(d time.Duration) string {
 	s := int(d.Seconds() + 0.5)

@@ -112,7 +112,7 @@ func (t *trainer) finish(ctx context.Context) error {
 		if err := publishFile(filepath.Join(t.Out, configFile), t.Config.YAML()); err != nil {
 			return err
 		}
-		t.report.say("done: %d steps; the adapter is in %s", t.state.Step, t.Out)
+		t.say("done: %d steps; the adapter is in %s", t.state.Step, t.Out)
 	}
 	return t.Group.Barrier(ctx)
 }
