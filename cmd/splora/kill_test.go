@@ -69,6 +69,42 @@ func TestFiftyKillsAnywhereLeaveTheSameBits(t *testing.T) {
 	}
 }
 
+// TestTheLauncherGoesOnAfterAKillByItself, under a new generation each time.
+func TestTheLauncherGoesOnAfterAKillByItself(t *testing.T) {
+	w := newWorld(t)
+	const steps = 200
+	args := func(out string) []string {
+		return w.train("--out", w.path(out), "--max-steps", fmt.Sprint(steps), "--save-every", "1")
+	}
+	if o := start(t, "launch", nil, args("whole")...).wait(); o.code != exitDone {
+		t.Fatalf("exit code %d\n%s", o.code, o.stderr)
+	}
+	p := start(t, "launch", []string{maxRestarts + "=9"}, args("killed")...)
+	k := &killer{world: w, out: "killed"}
+	for generation := 1; generation <= 2; generation++ {
+		p.until(fmt.Sprintf("(generation %d,", generation))
+		for last := k.newest(); k.newest() < last+2; { // past the point that it went on from
+			select {
+			case <-p.done:
+				t.Fatalf("generation %d ended before it was killed", generation)
+			case <-time.After(time.Millisecond):
+			}
+		}
+		pids := p.ranks()
+		if pid := pids[len(pids)-generation]; isChild(pid, p.cmd.Process.Pid) { // rank 1, then rank 0
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	if o := p.wait(); o.code != exitDone || strings.Count(o.stderr, "resuming from") != 2 {
+		t.Fatalf("exit code %d, want 0 after two restarts\n%s", o.code, o.stderr)
+	}
+	w.sameRun(t, "whole", "killed")
+	r := records(t, w.path("killed"))
+	if r[0].Generation != 1 || r[steps-1].Generation != 3 {
+		t.Errorf("generations %d … %d in the metrics, want 1 … 3", r[0].Generation, r[steps-1].Generation)
+	}
+}
+
 // killer kills one run again and again.
 type killer struct {
 	world

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,9 @@ import (
 
 // role says what a copy of the test binary plays: "splora", or "launch", which starts two ranks of splora.
 const role = "SPLORA_TEST_ROLE"
+
+// maxRestarts says how often that launcher starts its ranks again.
+const maxRestarts = "SPLORA_TEST_MAX_RESTARTS"
 
 // patience is how long a process may take on the slowest machine before a test calls it hung.
 const patience = 3 * time.Minute
@@ -47,8 +51,9 @@ func playLauncher(args []string) int {
 	if err != nil {
 		panic(err)
 	}
+	restarts, _ := strconv.Atoi(os.Getenv(maxRestarts))
 	r, _ := launch.Run(context.Background(), launch.Config{Program: self, Args: args, NProc: 2, Alone: true, PrefixLogs: true,
-		OnlyRank0Stdout: true, Stdout: os.Stdout, Stderr: stderr, Logger: log, NoAffinity: true})
+		MaxRestarts: restarts, Pause: 10 * time.Millisecond, OnlyRank0Stdout: true, Stdout: os.Stdout, Stderr: stderr, Logger: log, NoAffinity: true})
 	fmt.Fprintln(stderr, "launcher:", r.Reason)
 	return r.ExitCode
 }
