@@ -95,14 +95,15 @@ func tasksPerNode(s string) ([]int, error) {
 	return tasks, nil
 }
 
-// Port is the gossip port of every node's local rank 0: the same on all nodes, another one for another job.
-func (s Slurm) Port() int { return 20000 + s.JobNumber%12000 }
+// Port is the gossip port of a node's local rank 0: another one for another job, and for each node, because Slurm's nodes may
+// share a host.
+func (s Slurm) Port(node int) int { return 20000 + s.JobNumber%12000 + node }
 
 // Seeds are all nodes, by their names in Slurm.
 func (s Slurm) Seeds() []string {
 	seeds := make([]string, len(s.Hosts))
 	for i, h := range s.Hosts {
-		seeds[i] = net.JoinHostPort(h, strconv.Itoa(s.Port()))
+		seeds[i] = net.JoinHostPort(h, strconv.Itoa(s.Port(i)))
 	}
 	return seeds
 }
@@ -129,7 +130,7 @@ func (s Slurm) Place(c *Config) error {
 	}
 	setDefault(&c.Job, s.Job)
 	if len(s.Hosts) > 1 || s.LocalSize > 1 {
-		setDefault(&c.GossipPort, s.Port())
+		setDefault(&c.GossipPort, s.Port(s.NodeRank))
 	}
 	if len(s.Hosts) > 1 && c.Join == nil {
 		c.Join = s.Seeds()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -174,12 +175,14 @@ func (f *flags) place(c *launch.Config, joinGiven bool) error {
 	if err != nil {
 		return err
 	}
-	port := launch.DefaultGossipPort
-	if inStep {
-		port = slurm.Port()
-	}
-	if c.GossipPort > 0 {
-		port = c.GossipPort
+	port := func(host string) int {
+		switch {
+		case c.GossipPort > 0:
+			return c.GossipPort
+		case inStep:
+			return slurm.Port(max(0, slices.Index(slurm.Hosts, host)))
+		}
+		return launch.DefaultGossipPort
 	}
 	if c.Join = f.join; !joinGiven {
 		c.Join = hostPorts(f.getenv("SPLORA_SEEDS"), port)
@@ -198,15 +201,16 @@ func (f *flags) place(c *launch.Config, joinGiven bool) error {
 	return nil
 }
 
-// hostPorts reads a list of hosts by commas; those without a port get this one.
-func hostPorts(list string, port int) []string {
+// hostPorts reads a list of hosts by commas; those without a port get theirs.
+func hostPorts(list string, port func(host string) int) []string {
 	var seeds []string
 	for s := range strings.SplitSeq(list, ",") {
 		if s = strings.TrimSpace(s); s == "" {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(s); err != nil {
-			s = net.JoinHostPort(strings.Trim(s, "[]"), strconv.Itoa(port))
+			s = strings.Trim(s, "[]")
+			s = net.JoinHostPort(s, strconv.Itoa(port(s)))
 		}
 		seeds = append(seeds, s)
 	}
