@@ -13,7 +13,7 @@ import (
 func TestEveryJSONOutputIsOneObject(t *testing.T) {
 	w := newWorld(t)
 	ok(t, w.train()...)
-	ok(t, "merge", "--model", w.path("model"), "--adapter", w.path("out"), "--out", w.path("merged"))
+	must(t, "merge", "--model", w.path("model"), "--adapter", w.path("out"), "--out", w.path("merged"))
 	text := w.write(t, "text.txt", strings.Repeat("some text to read ", 40))
 	for _, c := range []struct {
 		args []string
@@ -28,11 +28,11 @@ func TestEveryJSONOutputIsOneObject(t *testing.T) {
 		{[]string{"plan", "--model", w.path("model")}, "linears_bytes dense_bytes tables_bytes plan total_bytes"},
 		{[]string{"plan", "--model", w.write(t, "c.json", tinyConfig), "--pattern", "0.5"}, "linears_bytes dense_bytes tables_bytes plan total_bytes"},
 	} {
-		o := ok(t, append(c.args, "--json")...)
-		v := object(t, o.stdout)
+		o := must(t, append(c.args, "--json")...)
+		v := object(t, o)
 		for key := range strings.FieldsSeq(c.keys) {
 			if _, found := v[key]; !found {
-				t.Errorf("splora %s --json has no %q:\n%s", c.args[0], key, o.stdout)
+				t.Errorf("splora %s --json has no %q:\n%s", c.args[0], key, o)
 			}
 			delete(v, key)
 		}
@@ -53,16 +53,16 @@ func TestEveryJSONOutputIsOneObject(t *testing.T) {
 // TestPlanSaysWhatTrainIsGoingToUse, to the byte, for rows that fill --seq.
 func TestPlanSaysWhatTrainIsGoingToUse(t *testing.T) {
 	w := newWorld(t)
-	ok(t, "init", "--config", w.write(t, "c.json", tinyConfig), "--out", w.path("dense"))
+	must(t, "init", "--config", w.write(t, "c.json", tinyConfig), "--out", w.path("dense"))
 	w.tokenizer(t, "dense")
 	for name, change := range map[string]*strings.Replacer{
 		"qwen2": strings.NewReplacer("LlamaForCausalLM", "Qwen2ForCausalLM", `"llama"`, `"qwen2"`, `"tie_word_embeddings":false`, `"tie_word_embeddings":true`),
 		"qwen3": strings.NewReplacer("LlamaForCausalLM", "Qwen3ForCausalLM", `"llama"`, `"qwen3"`, `"hidden_act"`, `"head_dim":16,"hidden_act"`),
 	} {
-		ok(t, "init", "--config", w.write(t, name+".json", change.Replace(tinyConfig)), "--out", w.path(name), "--pattern", "0.5")
+		must(t, "init", "--config", w.write(t, name+".json", change.Replace(tinyConfig)), "--out", w.path(name), "--pattern", "0.5")
 		w.tokenizer(t, name)
 	}
-	ok(t, "export", "--model", w.path("model"), "--out", w.path("packed"))
+	must(t, "export", "--model", w.path("model"), "--out", w.path("packed"))
 	long := w.write(t, "long.txt", strings.Repeat("a text that is long enough for rows of any length ", 50))
 	for i, more := range [][]string{
 		{},
@@ -76,7 +76,7 @@ func TestPlanSaysWhatTrainIsGoingToUse(t *testing.T) {
 		args := w.train(append([]string{"--data", long, "--max-steps", "1", "--out", w.path("out" + string(rune('a'+i)))}, more...)...)
 		did := ok(t, args...).stderr
 		args[0] = "plan"
-		if said := ok(t, args...).stdout; !strings.Contains(did, strings.TrimSpace(said)) || !strings.Contains(said, "in all") {
+		if said := must(t, args...); !strings.Contains(did, strings.TrimSpace(said)) || !strings.Contains(said, "in all") {
 			t.Errorf("%v: plan says\n%s\ntrain\n%s", more, said, did)
 		}
 	}
@@ -86,8 +86,8 @@ func TestPlanSaysWhatTrainIsGoingToUse(t *testing.T) {
 		if pattern == "" {
 			pattern = "0.5"
 		}
-		a := ok(t, "plan", "--json", "--model", w.path(config), "--pattern", pattern).stdout
-		if b := ok(t, "plan", "--json", "--model", w.path(model)).stdout; a != b {
+		a := must(t, "plan", "--json", "--model", w.path(config), "--pattern", pattern)
+		if b := must(t, "plan", "--json", "--model", w.path(model)); a != b {
 			t.Errorf("plan of %s\n%s\nof the model\n%s", config, a, b)
 		}
 	}

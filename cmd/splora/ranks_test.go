@@ -107,3 +107,26 @@ func TestAWrongContractIsWrongUsage(t *testing.T) {
 	o := start(t, "splora", append(place(t, 0, 0).Environ(), "SPLORA_WORLD=three"), w.train()...).wait()
 	w.clear(t, o, exitUsage, "SPLORA_WORLD")
 }
+
+func TestTheLauncherPassesWrongUsageAndFailuresOn(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		args []string
+		code int
+		want []string
+	}{
+		{w.train("--rank", "0"), exitUsage, []string{"--rank 0: at least 1", "not restarted: wrong usage or configuration"}},
+		{w.train("--model", w.path("absent")), exitFailed, []string{"DIR/absent", "attempt 2 of 2"}},
+	} {
+		o := start(t, "launch", []string{maxRestarts + "=1"}, c.args...).wait()
+		last := o.stderr[strings.LastIndex(o.stderr, "launcher: "):]
+		if o.code != c.code {
+			t.Errorf("exit code %d, want %d", o.code, c.code)
+		}
+		for _, s := range c.want {
+			if s = strings.ReplaceAll(s, "DIR", w.dir); !strings.Contains(last, s) {
+				t.Errorf("want %q in %s", s, last)
+			}
+		}
+	}
+}
