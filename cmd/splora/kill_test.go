@@ -24,7 +24,8 @@ import (
 const killSteps = 30
 
 func killArgs(w world, out string) []string {
-	return w.train("--out", w.path(out), "--max-steps", fmt.Sprint(killSteps), "--save-every", "1", "--resume", "auto")
+	return w.train("--out", w.path(out), "--max-steps", fmt.Sprint(killSteps), "--save-every", "1", "--eval-data", w.path("rows.jsonl"),
+		"--eval-every", "2", "--keep-best")
 }
 
 // TestFiftyKillsAnywhereLeaveTheSameBits is N steps = k + kill -9 + resume + (N-k), over and over: two ranks that find each
@@ -161,7 +162,7 @@ func (k *killer) moment(p *process) func() {
 		}
 	}
 	points := []string{".aside-checkpoint-%d", ".aside-checkpoint-%d/adapter_model.safetensors", ".aside-checkpoint-%d/optimizer.safetensors",
-		".aside-checkpoint-%d/config.yaml", ".aside-checkpoint-%d/state.json", "checkpoint-%d", ".aside-latest", "metrics.jsonl", "adapter_model.safetensors"}
+		".aside-checkpoint-%d/config.yaml", ".aside-checkpoint-%d/state.json", "checkpoint-%d", ".aside-latest", ".aside-best", ".aside-old-best", "metrics.jsonl", "adapter_model.safetensors"}
 	point, later := points[k.rng.IntN(len(points))], k.rng.IntN(12)
 	return func() {
 		if !p.until("run: ") { // what an earlier kill left behind has been removed by now
@@ -268,12 +269,19 @@ func (w world) sameRun(t *testing.T, want, got string) {
 	}
 	for i := range a {
 		x, y := a[i], b[i]
+		if (x.EvalLoss == nil) != (y.EvalLoss == nil) || x.EvalLoss != nil && *x.EvalLoss != *y.EvalLoss {
+			t.Errorf("%s, step %d: another evaluation", got, i+1)
+		}
 		if x.Step != y.Step || x.Loss != y.Loss || x.GradNorm != y.GradNorm || x.LR != y.LR || x.Tokens != y.Tokens || x.Epoch != y.Epoch {
 			t.Errorf("%s, step %d: %+v, want %+v", got, i+1, y, x)
 		}
 	}
 	last := fmt.Sprintf("checkpoint-%d/", len(a))
-	for _, f := range []string{"adapter_model.safetensors", "adapter_config.json", last + "adapter_model.safetensors", last + "optimizer.safetensors"} {
+	files := []string{"adapter_model.safetensors", "adapter_config.json", last + "adapter_model.safetensors", last + "optimizer.safetensors"}
+	if exists(w.path(want + "/best")) {
+		files = append(files, "best/adapter_model.safetensors", "best/optimizer.safetensors")
+	}
+	for _, f := range files {
 		x, err1 := os.ReadFile(filepath.Join(w.path(want), f))
 		y, err2 := os.ReadFile(filepath.Join(w.path(got), f))
 		if err1 != nil || err2 != nil || string(x) != string(y) {
