@@ -119,7 +119,8 @@ func (r *rank) run(c *cobra.Command) error {
 		return err
 	}
 	r.log = r.log.With(zap.Int("rank", env.Group.Rank()), zap.Int("generation", env.Group.Generation()))
-	env.Log = r.log
+	env.Log, env.Job = r.log, r.place.Job
+	env.Restarted = r.place.Attempt > 1 || env.Group.Generation() > 1
 	err = train.Run(context.WithoutCancel(c.Context()), r.Config, env)
 	if err != nil && !errors.Is(err, train.ErrStopped) {
 		env.Group.Abort(err)

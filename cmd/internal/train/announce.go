@@ -20,7 +20,7 @@ func (t *trainer) announce() error {
 		return err
 	}
 	var row bytes.Buffer
-	data.Preview(&row, t.Rows.Row(t.order.GlobalBatch(t.state.Step, 1)[0]), t.Tok, false)
+	data.Preview(&row, t.Rows.Row(t.order.GlobalBatch(t.state.Step, t.state.GlobalBatch)[0]), t.Tok, false)
 	memory := Measure(t.Weights, t.Arch, t.model.Plan)
 	if t.LogFormat == "json" {
 		return t.announceJSON(row.String(), memory)

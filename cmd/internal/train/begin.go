@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/splora/splora/data"
 	"github.com/splora/splora/model/decoder"
@@ -110,38 +112,89 @@ func (t *trainer) tell(ctx context.Context, v any) error {
 	return json.Unmarshal(all[0], v)
 }
 
-// read is rank 0's: it finds the checkpoint, checks that this run may follow it, and reads the adapters.
+// read is rank 0's: it finds the checkpoint, checks that this run may follow it, and reads the adapters. A run that is refused
+// has changed nothing in OUT.
 func (t *trainer) read() (State, error) {
-	if err := os.MkdirAll(t.Out, 0o755); err != nil {
-		return State{}, fmt.Errorf("--out: %w", explain(err))
-	}
-	if err := removeLeftovers(t.Out); err != nil {
-		return State{}, err
-	}
-	dir, s, err := findCheckpoint(t.Resume, t.Out, func(w string) { t.Log.Warn(w) })
+	dir, s, err := t.find()
 	if err != nil {
 		return s, err
 	}
-	now := t.fresh(s.GlobalBatch)
-	if dir == "" {
-		return now, t.readAnew()
+	now, err := t.fresh(s.GlobalBatch)
+	if err != nil {
+		return s, err
 	}
-	if err := s.mayFollow(now, t.Schedule); err != nil {
+	if err := t.checkOut(dir); err != nil {
+		return s, err
+	}
+	if dir == "" {
+		if err := t.readAnew(); err != nil {
+			return s, err
+		}
+		return now, t.enter(0)
+	}
+	if err := s.mayFollow(now); err != nil {
 		return s, usageError{fmt.Errorf("resume %s: %w", dir, err)}
 	}
-	s.TotalSteps, s.World, s.Settings = now.TotalSteps, now.World, now.Settings
+	s = s.follow(now)
 	if s.Step < s.TotalSteps {
 		t.say("resuming from %s", dir)
 	}
 	if err := t.readCheckpoint(dir); err != nil {
 		return s, fmt.Errorf("resume %s: %w", dir, err)
 	}
-	return s, setAsideAfter(t.Out, s.Step)
+	return s, t.enter(s.Step)
+}
+
+// find gives the checkpoint to go on from. A restart by the launcher goes on with what the job has saved, whatever --resume
+// said at its beginning.
+func (t *trainer) find() (dir string, s State, err error) {
+	warn := func(w string) { t.Log.Warn(w) }
+	if t.Restarted {
+		if dir, s, err = findCheckpoint("auto", t.Out, warn); err == nil && dir != "" && s.Job == t.Job {
+			return dir, s, nil
+		}
+	}
+	return findCheckpoint(t.Resume, t.Out, warn)
+}
+
+// checkOut refuses to mix a run that begins anew, or from a checkpoint elsewhere, with another one's checkpoints.
+func (t *trainer) checkOut(resume string) error {
+	steps, err := checkpoints(t.Out)
+	if err != nil || len(steps) == 0 {
+		return err
+	}
+	here, err1 := os.Stat(t.Out)
+	from, err2 := os.Stat(filepath.Dir(filepath.Clean(resume)))
+	if resume != "" && err1 == nil && err2 == nil && os.SameFile(here, from) {
+		return nil
+	}
+	return usageError{fmt.Errorf("%s holds checkpoints of another run, and --resume %s would mix them with this one's: choose another --out, or remove them", t.Out, t.Resume)}
+}
+
+// enter makes OUT this run's: nobody else writes there, and nothing is left of later steps than the one it goes on from.
+func (t *trainer) enter(step int) (err error) {
+	if err := os.MkdirAll(t.Out, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", explain(err))
+	}
+	patience := time.Duration(0)
+	if t.Restarted {
+		patience = lockLease
+	}
+	if t.metrics, err = openMetrics(filepath.Join(t.Out, metricsFile), patience); err != nil {
+		return err
+	}
+	if err := removeLeftovers(t.Out); err != nil {
+		return err
+	}
+	if err := setAsideAfter(t.Out, step); err != nil {
+		return err
+	}
+	return t.metrics.cut(step)
 }
 
 // fresh is the state of a run that has not begun. The global batch is what the configuration says, else what the checkpoint
 // that is resumed from says, else world × accum × micro-batch.
-func (t *trainer) fresh(resumed int) State {
+func (t *trainer) fresh(resumed int) (State, error) {
 	b := t.GlobalBatch
 	if b == 0 {
 		b = resumed
@@ -151,16 +204,21 @@ func (t *trainer) fresh(resumed int) State {
 	}
 	steps := t.MaxSteps
 	if steps == 0 {
-		steps = max(1, int(math.Ceil(t.Epochs*float64(t.Rows.Len())/float64(b))))
+		n := t.Epochs * float64(t.Rows.Len()) / float64(b)
+		if n > most {
+			return State{}, usageError{fmt.Errorf("--epochs %v: %.3g steps of %d rows are more than %d", t.Epochs, n, b, most)}
+		}
+		steps = max(1, int(math.Ceil(n-1e-9*n))) // 1.1 epochs of 10 rows are 11, not 11.000000000000002
 	}
-	return State{TotalSteps: steps, GlobalBatch: b, World: t.Group.Size(), Model: t.ModelID, Data: t.DataID, Settings: t.Config.settings()}
+	s := State{TotalSteps: steps, GlobalBatch: b, World: t.Group.Size(), Job: t.Job, Model: t.ModelID, Data: t.DataID, Settings: t.Config.settings()}
+	if t.Eval != nil {
+		s.Eval = t.Eval.Key()
+	}
+	return s, nil
 }
 
 // readAnew sets the adapters to --adapter's, or to their random beginning.
 func (t *trainer) readAnew() error {
-	if steps, err := checkpoints(t.Out); err != nil || len(steps) > 0 {
-		return errors.Join(err, usageError{fmt.Errorf("%s holds checkpoints of another run, and --resume none would mix them with this one's: choose another --out, or remove them", t.Out)})
-	}
 	if t.Adapter == "" {
 		t.ad.Init(t.be, t.Seed)
 		return nil

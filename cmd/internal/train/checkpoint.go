@@ -30,6 +30,7 @@ const (
 	optimizerFile = "optimizer.safetensors"
 	configFile    = "config.yaml"
 	latestFile    = "latest"
+	metricsFile   = "metrics.jsonl"
 	stateFormat   = 1
 )
 
@@ -42,11 +43,13 @@ type State struct {
 	Row         int64             `json:"row"` // of the concatenated epochs: the first one not yet trained
 	Tokens      int64             `json:"tokens"`
 	World       int               `json:"world"`
+	Job         string            `json:"job,omitempty"`
 	Best        *float64          `json:"best_eval_loss,omitempty"`
 	BestStep    int               `json:"best_step,omitempty"`
 	SinceBest   int               `json:"evaluations_since_best,omitempty"`
 	Model       string            `json:"model"` // identity of the base model's content
 	Data        string            `json:"data"`  // identity of the rows
+	Eval        string            `json:"eval,omitempty"`
 	Settings    map[string]string `json:"settings"`
 	Files       map[string]string `json:"files"` // sha256 of the other files
 }
@@ -65,7 +68,7 @@ func (c *Config) settings() map[string]string {
 }
 
 // mayFollow reports why a run cannot go on from s, by the name of what differs.
-func (s *State) mayFollow(now State, schedule string) error {
+func (s *State) mayFollow(now State) error {
 	switch {
 	case s.Model != now.Model:
 		return errors.New("it was trained on another model (the folder's content differs); give that --model, or --resume none and another --out")
@@ -84,10 +87,28 @@ func (s *State) mayFollow(now State, schedule string) error {
 			return fmt.Errorf("--%s was %s and now is %s: that would be another run; give the old value, or --resume none and another --out", strings.ReplaceAll(k, "_", "-"), was, is)
 		}
 	}
-	if s.TotalSteps != now.TotalSteps && schedule != "constant" {
-		return fmt.Errorf("the run had %d steps and now has %d: the %s schedule would change; give --max-steps %d, or --schedule constant from the start", s.TotalSteps, now.TotalSteps, schedule, s.TotalSteps)
+	if s.TotalSteps == now.TotalSteps {
+		return nil
+	}
+	if is := now.Settings["schedule"]; is != "constant" {
+		return fmt.Errorf("the run had %d steps and now has %d: the %s schedule would change; give --max-steps %d, or --schedule constant from the start", s.TotalSteps, now.TotalSteps, is, s.TotalSteps)
+	}
+	if is := now.Settings["warmup_ratio"]; is != "0" {
+		return fmt.Errorf("the run had %d steps and now has %d: --warmup-ratio %s would give another warm-up; give --max-steps %d, or --warmup-steps from the start", s.TotalSteps, now.TotalSteps, is, s.TotalSteps)
+	}
+	if s.Step > now.TotalSteps {
+		return fmt.Errorf("it stands after step %d, beyond the %d steps of this run; give a larger --max-steps, or an earlier checkpoint to --resume", s.Step, now.TotalSteps)
 	}
 	return nil
+}
+
+// follow is s as the beginning of the run now. A best loss on other evaluation rows means nothing.
+func (s State) follow(now State) State {
+	s.TotalSteps, s.World, s.Job, s.Settings = now.TotalSteps, now.World, now.Job, now.Settings
+	if now.Eval != "" && now.Eval != s.Eval {
+		s.Eval, s.Best, s.BestStep, s.SinceBest = now.Eval, nil, 0, 0
+	}
+	return s
 }
 
 // write makes the state file of a checkpoint folder whose other files are complete.
@@ -156,7 +177,7 @@ func checkpoints(out string) ([]int, error) {
 	var steps []int
 	for _, e := range list {
 		if n, ok := strings.CutPrefix(e.Name(), "checkpoint-"); ok && e.IsDir() {
-			if step, err := strconv.Atoi(n); err == nil && step >= 0 {
+			if step, err := strconv.Atoi(n); err == nil && step >= 0 && strconv.Itoa(step) == n {
 				steps = append(steps, step)
 			}
 		}
@@ -178,11 +199,14 @@ func findCheckpoint(resume, out string, warn func(string)) (string, State, error
 	case "auto", "":
 	default:
 		s, err := readState(resume)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("--resume: %w; give auto, none or a folder OUT/checkpoint-N", err)
+		}
 		return resume, s, err
 	}
 	steps, err := checkpoints(out)
 	if err != nil {
-		return "", State{}, err
+		return "", State{}, fmt.Errorf("--out: %w", err)
 	}
 	for _, step := range slices.Backward(steps) {
 		dir := checkpointDir(out, step)

@@ -3,6 +3,7 @@ package train
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -124,16 +125,29 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("train: %w", usageError{errors.New(e.msg)})
 		}
 	}
-	return c.checkFinite()
+	return c.checkRange()
 }
 
-// checkFinite reports the first number that is infinite. NaN meets none of Validate's conditions.
-func (c *Config) checkFinite() error {
+// most bounds every count, and the rows of a step, so that products of counts do not overflow.
+const most = math.MaxInt32
+
+// checkRange reports the first number that is not finite, or a count beyond all use.
+func (c *Config) checkRange() error {
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
-		if f := v.Field(i); f.CanFloat() && !finite(f.Float()) {
-			return fmt.Errorf("train: %w", usageError{fmt.Errorf("--%s %v: a finite number", strings.ReplaceAll(v.Type().Field(i).Tag.Get("yaml"), "_", "-"), f.Float())})
+		f, why := v.Field(i), ""
+		switch {
+		case f.CanFloat() && !finite(f.Float()):
+			why = "a finite number"
+		case f.CanInt() && f.Int() > most:
+			why = fmt.Sprintf("at most %d", most)
+		default:
+			continue
 		}
+		return fmt.Errorf("train: %w", usageError{fmt.Errorf("--%s %v: %s", strings.ReplaceAll(v.Type().Field(i).Tag.Get("yaml"), "_", "-"), f.Interface(), why)})
+	}
+	if c.Accum*c.MicroBatch > most {
+		return fmt.Errorf("train: %w", usageError{fmt.Errorf("--accum %d of --micro-batch %d: at most %d rows", c.Accum, c.MicroBatch, most)})
 	}
 	return nil
 }

@@ -72,20 +72,31 @@ func publishFile(path string, content []byte) (err error) {
 	return syncPath(filepath.Dir(path))
 }
 
-// removeLeftovers deletes what an interrupted publication left in dir.
+// removeLeftovers deletes what an interrupted publication left in dir. What it had moved out of the way and not yet replaced
+// goes back to its place.
 func removeLeftovers(dir string) error {
 	list, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err != nil {
+		return err
 	}
 	for _, e := range list {
-		if strings.HasPrefix(e.Name(), aside) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return err
+		if !strings.HasPrefix(e.Name(), aside) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		if base, was := strings.CutPrefix(e.Name(), aside+"old-"); was {
+			if _, err := os.Lstat(filepath.Join(dir, base)); errors.Is(err, fs.ErrNotExist) {
+				if err := os.Rename(path, filepath.Join(dir, base)); err != nil {
+					return err
+				}
+				continue
 			}
 		}
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func syncTree(dir string) error {

@@ -6,8 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Record is one line of metrics.jsonl: one optimizer step.
@@ -28,25 +32,37 @@ type Record struct {
 	EvalLoss *float64 `json:"eval_loss,omitempty"` // after this step, where an evaluation was due
 }
 
-// metrics appends records to metrics.jsonl.
+// metrics appends records to metrics.jsonl. Its lock, which the kernel frees when the process ends, keeps a second run out.
 type metrics struct{ f *os.File }
 
-// openMetrics cuts the file back to the records of steps ≤ step and opens it for appending.
-func openMetrics(path string, step int) (*metrics, error) {
-	b, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if keep := cutBack(b, step); len(keep) != len(b) {
-		if err := publishFile(path, keep); err != nil {
-			return nil, err
-		}
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+// lockLease is how long a network file system may keep the lock of a host that died.
+const lockLease = 2 * time.Minute
+
+// openMetrics opens the file for appending, and waits so long for a run that has it open already.
+func openMetrics(path string, patience time.Duration) (*metrics, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &metrics{f}, nil
+	for end := time.Now().Add(patience); ; time.Sleep(time.Second) {
+		// Any other error: a file system without locks.
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return &metrics{f}, nil
+		}
+		if time.Now().After(end) {
+			f.Close()
+			return nil, fmt.Errorf("another run is writing to %s: wait for its end, or choose another --out", filepath.Dir(path))
+		}
+	}
+}
+
+// cut drops what follows the records of steps ≤ step.
+func (m *metrics) cut(step int) error {
+	b, err := io.ReadAll(m.f)
+	if err != nil {
+		return err
+	}
+	return m.f.Truncate(int64(len(cutBack(b, step))))
 }
 
 // cutBack is the leading lines of b that are whole records of steps ≤ step.

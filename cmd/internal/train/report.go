@@ -22,6 +22,11 @@ type reporter struct {
 	last  time.Time
 }
 
+// begin starts the clock of a run that goes on from s.
+func (r *reporter) begin(s State) {
+	r.total, r.first, r.began, r.last = s.TotalSteps, s.Step, time.Now(), time.Now()
+}
+
 // step shows a step when it is due. The ETA is from this process's mean step time.
 func (r *reporter) step(rec Record) {
 	now := time.Now()

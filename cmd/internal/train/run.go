@@ -16,7 +16,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -44,8 +43,10 @@ type Env struct {
 	Tok     data.Tokenizer
 
 	ModelID, DataID string           // identities of the model's content and of the rows
+	Job             string           // the launcher's; kept in checkpoints
+	Restarted       bool             // the launcher has started this job before: what it left there goes before --resume
 	Signals         <-chan os.Signal // any signal asks for a checkpoint and a stop
-	Reached         func(step int)   // told after each checkpoint
+	Reached         func(step int)   // told on every rank when a checkpoint of that step is due
 	Log             *zap.Logger
 	Err             io.Writer // progress, for people
 }
@@ -68,39 +69,34 @@ type trainer struct {
 }
 
 // Run trains until the last step, a signal (ErrStopped), an early stop, or an error that names the step.
-func Run(ctx context.Context, c Config, env Env) (err error) {
-	t, err := newTrainer(ctx, c, env)
+func Run(ctx context.Context, c Config, env Env) error {
+	t := &trainer{Config: c, Env: env, adam: optim.AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Eps, WeightDecay: c.WeightDecay},
+		report: &reporter{w: env.Err, log: env.Log, json: c.LogFormat == "json", every: c.LogEvery}}
+	err := t.prepare(ctx)
 	if err != nil {
-		return fmt.Errorf("train: %w", err)
+		err = fmt.Errorf("train: %w", err)
+	} else {
+		err = t.loop(ctx)
 	}
-	defer func() {
-		if t.metrics != nil {
-			err = errors.Join(err, t.metrics.Close())
-		}
-	}()
-	return t.loop(ctx)
+	if t.metrics != nil {
+		err = errors.Join(err, t.metrics.Close())
+	}
+	return err
 }
 
-func newTrainer(ctx context.Context, c Config, env Env) (*trainer, error) {
-	t := &trainer{Config: c, Env: env, adam: optim.AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Eps, WeightDecay: c.WeightDecay}}
+// prepare does all that comes before the first step.
+func (t *trainer) prepare(ctx context.Context) error {
 	if err := t.build(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := t.begin(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	t.report = &reporter{w: env.Err, log: env.Log, json: c.LogFormat == "json", every: c.LogEvery, total: t.state.TotalSteps,
-		first: t.state.Step, began: time.Now(), last: time.Now()}
+	t.report.begin(t.state)
 	if t.rank0() {
-		err := t.announce()
-		if err != nil {
-			return nil, err
-		}
-		if t.metrics, err = openMetrics(filepath.Join(c.Out, "metrics.jsonl"), t.state.Step); err != nil {
-			return nil, err
-		}
+		return t.announce()
 	}
-	return t, nil
+	return nil
 }
 
 func (t *trainer) rank0() bool { return t.Group.Rank() == 0 }
@@ -157,7 +153,7 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	t.state.Row = int64(k+1) * int64(t.state.GlobalBatch)
 	s := time.Since(began).Seconds()
 	return Record{
-		Step: k + 1, Loss: loss, GradNorm: norm, LR: lr, Tokens: all.Tokens, StepS: s, TokensPerS: float64(all.Tokens) / s,
+		Step: k + 1, Loss: loss, GradNorm: norm, LR: lr, Tokens: all.Tokens, StepS: s, TokensPerS: float64(all.Tokens) / max(s, 1e-9),
 		PeakRSSBytes: PeakRSS(), CommBytes: t.Group.Traffic().DataWritten - sent,
 		Epoch: t.order.Epoch(k+1, t.state.GlobalBatch), World: t.Group.Size(), Generation: t.Group.Generation(),
 	}, all.Stop > 0, nil
@@ -208,20 +204,26 @@ func (t *trainer) after(ctx context.Context, rec Record, stop bool) error {
 		}
 		t.report.step(rec)
 	}
-	if due(rec.Step, t.ChecksumEvery) {
+	if due(rec.Step, t.ChecksumEvery) || last && t.ChecksumEvery > 0 {
 		if err := t.compareReplicas(ctx); err != nil {
 			return err
 		}
 	}
 	if stop || last || t.stop || due(rec.Step, t.SaveEvery) {
-		if err := t.save(ctx); err != nil {
+		if err := t.save(); err != nil {
 			return err
 		}
 	}
-	if stop && !last {
-		return ErrStopped
+	if !stop || last {
+		return nil
 	}
-	return nil
+	if err := t.Group.Barrier(ctx); err != nil { // no rank says that a checkpoint stands before it does
+		return err
+	}
+	if t.Resume != "auto" {
+		return fmt.Errorf("%w, with --resume auto", ErrStopped)
+	}
+	return ErrStopped
 }
 
 // finite is false for NaN and the infinities.

@@ -2,9 +2,12 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/splora/splora/model/safetensors"
@@ -12,20 +15,30 @@ import (
 )
 
 // save publishes OUT/checkpoint-N. Rank 0 writes; the others need not wait, for they hold the same numbers.
-func (t *trainer) save(context.Context) error {
-	if !t.rank0() {
-		return nil
+func (t *trainer) save() error {
+	if t.rank0() {
+		if err := t.saveCheckpoint(); err != nil {
+			return err
+		}
 	}
+	if t.Reached != nil {
+		t.Reached(t.state.Step)
+	}
+	return nil
+}
+
+// saveCheckpoint is rank 0's. The metrics of the steps before are made durable first.
+func (t *trainer) saveCheckpoint() error {
 	t.Group.SetProgress(t.state.Step, "saving a checkpoint")
+	if err := t.metrics.f.Sync(); err != nil {
+		return explain(err)
+	}
 	dir := checkpointDir(t.Out, t.state.Step)
 	if err := t.publish(dir); err != nil {
 		return fmt.Errorf("saving %s: %w", dir, err)
 	}
-	if err := publishFile(filepath.Join(t.Out, latestFile), []byte(filepath.Base(dir)+"\n")); err != nil {
+	if err := publishLatest(t.Out, t.state.Step); err != nil {
 		return err
-	}
-	if t.Reached != nil {
-		t.Reached(t.state.Step)
 	}
 	return dropOld(t.Out, t.KeepLast)
 }
@@ -109,9 +122,6 @@ func (t *trainer) finish(ctx context.Context) error {
 		if err := t.writeAdapter(t.Out); err != nil {
 			return err
 		}
-		if err := publishFile(filepath.Join(t.Out, configFile), t.Config.YAML()); err != nil {
-			return err
-		}
 		t.say("done: %d steps; the adapter is in %s", t.state.Step, t.Out)
 	}
 	return t.Group.Barrier(ctx)
@@ -124,10 +134,22 @@ func setAsideAfter(out string, step int) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range steps {
-		if s <= step {
-			continue
-		}
+	at, found := slices.BinarySearch(steps, step)
+	if found {
+		at++
+	}
+	if at == len(steps) {
+		return nil
+	}
+	if at > 0 { // latest never names what is not there
+		err = publishLatest(out, steps[at-1])
+	} else if err = os.Remove(filepath.Join(out, latestFile)); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range steps[at:] {
 		to := filepath.Join(out, fmt.Sprintf("abandoned-checkpoint-%d", s))
 		if err := os.RemoveAll(to); err != nil {
 			return err
@@ -137,4 +159,9 @@ func setAsideAfter(out string, step int) error {
 		}
 	}
 	return nil
+}
+
+// publishLatest makes OUT/latest name a checkpoint.
+func publishLatest(out string, step int) error {
+	return publishFile(filepath.Join(out, latestFile), []byte(filepath.Base(checkpointDir(out, step))+"\n"))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -113,9 +114,11 @@ type job struct {
 	eval  string
 	model *decoder.Resident
 	group func(rank int, g dist.Group) dist.Group
+	env   func(rank int, e *Env) // changes what a rank is given
 	// stopAfter sends a signal to a rank when rank 0 reports that step; 0: never.
 	stopAfter int
 	progress  bytes.Buffer
+	errs      []error // of all ranks, after a run
 }
 
 func newJob(t *testing.T, world int) *job {
@@ -169,13 +172,17 @@ func (j *job) run(t *testing.T) error {
 				}
 			}}
 		}
+		if j.env != nil {
+			j.env(r, &env)
+		}
 		wg.Go(func() {
-			if errs[r] = Run(context.Background(), j.Config, env); errs[r] != nil && errs[r] != ErrStopped {
+			if errs[r] = Run(context.Background(), j.Config, env); errs[r] != nil && !errors.Is(errs[r], ErrStopped) {
 				g.Abort(errs[r])
 			}
 		})
 	}
 	wg.Wait()
+	j.errs = errs
 	for r := range errs {
 		if (errs[r] == nil) != (errs[0] == nil) {
 			t.Errorf("rank %d ended with %v, rank 0 with %v", r, errs[r], errs[0])
