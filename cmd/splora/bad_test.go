@@ -303,6 +303,9 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 		{slices.Concat([]string{"generate", "--ids", "560"}, model), []string{"560"}},
 		{slices.Concat([]string{"generate", "--ids", "1", "--max-new-tokens", "64"}, model), []string{"64"}},
 		{slices.Concat([]string{"plan", "--pattern", "9"}, []string{"--model", w.path("c.json")}), []string{"9"}},
+		{[]string{"plan", "--seq", "65", "--model", w.path("c.json")}, []string{"--seq 65", "64"}},
+		{[]string{"help", "flying"}, []string{"flying"}},
+		{[]string{"help", "train", "fast"}, []string{"train"}},
 		{[]string{"quickstart", "--ranks", "0"}, []string{"--ranks 0"}},
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(c.args, " "), w.dir, ""), func(t *testing.T) {

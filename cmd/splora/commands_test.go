@@ -166,6 +166,7 @@ func TestCompletionKnowsCommandsFlagsAndWords(t *testing.T) {
 		want string
 	}{
 		{[]string{"tr"}, "train\t"},
+		{[]string{"help", "re"}, "resume\t"},
 		{[]string{"train", "--warm"}, "--warmup-steps\t"},
 		{[]string{"train", "--schedule", ""}, "cosine\n"},
 		{[]string{"train", "--too-long", "s"}, "split\n"},

@@ -194,6 +194,9 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	if cfg.Seq == 0 {
 		cfg.Seq = min(2048, arch.MaxPositions)
 	}
+	if cfg.Seq > arch.MaxPositions {
+		return f, usagef("plan: --seq %d: %s has max_position_embeddings %d", cfg.Seq, cfg.Model, arch.MaxPositions)
+	}
 	f.Plan, err = decoder.Estimate(arch, &lc, true, cfg.Options(cfg.Seq))
 	return f, err
 }

@@ -85,7 +85,30 @@ Begin with "splora quickstart"; "splora help formats", "splora help data" and "s
 	})
 	root.AddCommand(newQuickstart(), newInit(), newPrune(), newTrain(), newMerge(), newVerify(), newEval(), newGenerate(), newTokenize(), newExport(), newPlan())
 	root.AddCommand(topics()...)
+	root.SetHelpCommand(newHelp(root))
 	return root
+}
+
+// newHelp is the help of a command or the text of a topic.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND | TOPIC]",
+		Short: "Help on a command or a topic",
+		ValidArgsFunction: func(*cobra.Command, []string, string) (names []string, _ cobra.ShellCompDirective) {
+			for _, c := range root.Commands() {
+				names = append(names, c.Name()+"\t"+c.Short)
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("help: no command or topic %q; see splora --help", args[0])
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
 }
 
 // noCommand refuses words that are no command, with the nearest one that is.
