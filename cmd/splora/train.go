@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,9 +47,6 @@ trains with them. Every flag is also a key of the --config file, with underscore
 
 // runRank is train as this process's rank, its outcome told to the launcher if there is one.
 func runRank(c *cobra.Command, cfg train.Config) error {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	place, launched, err := launch.FromEnv(os.Getenv)
 	if err != nil {
 		return usage{err}
@@ -59,6 +54,8 @@ func runRank(c *cobra.Command, cfg train.Config) error {
 	if !launched {
 		place = launch.Contract{LocalSize: 1, WorldMin: 1, WorldMax: 1}
 	}
+	signals, stop := stopSignals(launched)
+	defer stop()
 	r := &rank{Config: cfg, place: place, signals: signals, log: newLog(c, cfg.LogFormat, place)}
 	defer r.log.Sync()
 	defer r.close()
@@ -74,7 +71,7 @@ func runRank(c *cobra.Command, cfg train.Config) error {
 type rank struct {
 	train.Config
 	place   launch.Contract
-	signals chan os.Signal
+	signals <-chan os.Signal
 	log     *zap.Logger
 	group   dist.Group
 	closers []func() error
