@@ -5,6 +5,7 @@ package launch
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,10 +15,11 @@ import (
 const checkModes = true
 
 // subscribe gives the signals that a launcher forwards. A broken pipe is caught, too, and then shows as an
-// error of the write: the launcher must outlive `| head`.
+// error of the write: the launcher must outlive `| head`. Started with nohup, it does not hear of its terminal's end.
 func subscribe() (sigs <-chan os.Signal, stop func()) {
 	ch := make(chan os.Signal, 16)
-	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	all := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE}
+	signal.Notify(ch, slices.DeleteFunc(all, func(s os.Signal) bool { return s == syscall.SIGHUP && signal.Ignored(s) })...)
 	return ch, func() { signal.Stop(ch) }
 }
 
