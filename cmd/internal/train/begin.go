@@ -136,13 +136,16 @@ func (t *trainer) read() (State, error) {
 		return s, usageError{fmt.Errorf("resume %s: %w", dir, err)}
 	}
 	s = s.follow(now)
-	if s.Step < s.TotalSteps {
-		t.say("resuming from %s", dir)
-	}
 	if err := t.readCheckpoint(dir); err != nil {
 		return s, fmt.Errorf("resume %s: %w", dir, err)
 	}
-	return s, t.enter(s.Step)
+	if err := t.enter(s.Step); err != nil {
+		return s, err
+	}
+	if s.Step < s.TotalSteps {
+		t.say("resuming from %s", dir)
+	}
+	return s, nil
 }
 
 // find gives the checkpoint to go on from. A restart by the launcher goes on with what the job has saved, whatever --resume
@@ -176,7 +179,7 @@ func (t *trainer) enter(step int) (err error) {
 	if err := os.MkdirAll(t.Out, 0o755); err != nil {
 		return fmt.Errorf("--out: %w", explain(err))
 	}
-	patience := time.Duration(0)
+	patience := 2 * time.Second // a run that was killed a moment ago may still be on its way out
 	if t.Restarted {
 		patience = lockLease
 	}

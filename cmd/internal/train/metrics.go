@@ -44,7 +44,7 @@ func openMetrics(path string, patience time.Duration) (*metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(time.Second) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		// Any other error: a file system without locks.
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 			return &metrics{f}, nil
