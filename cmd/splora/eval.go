@@ -168,8 +168,8 @@ func windowed(m *decoder.Model, windows [][]int32, batch int, stop func() error)
 	}
 	p.Loss = sum / float64(p.Windows)
 	p.PPL = math.Exp(p.Loss)
-	if math.IsNaN(p.PPL) {
-		return p, fmt.Errorf("eval: the loss is %v: the model's weights or the adapter overflow", p.Loss)
+	if math.IsNaN(p.PPL) || math.IsInf(p.PPL, 0) {
+		return p, fmt.Errorf("eval: the loss is %v: the model's weights or the adapter overflow, or the text is not of this tokenizer", p.Loss)
 	}
 	return p, nil
 }

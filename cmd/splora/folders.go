@@ -143,7 +143,11 @@ going to be pruned.`,
 	train.Flags(c.Flags(), &cfg)
 	completeTrain(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		cfg.Data, cfg.Out = train.List{"-"}, "-" // plan needs neither
+		for _, name := range []string{"data", "out"} { // plan needs neither
+			if err := c.Flags().Set(name, "-"); err != nil {
+				return err
+			}
+		}
 		if err := train.Resolve(c.Flags(), &cfg, file); err != nil {
 			return err
 		}

@@ -63,7 +63,7 @@ func (g *sampling) run(c *cobra.Command, o *inference) error {
 	if err != nil {
 		return err
 	}
-	if g.tokens < 1 || g.temperature < 0 {
+	if g.tokens < 1 || !(g.temperature >= 0) {
 		return usagef("generate: --max-new-tokens must be at least 1 and --temperature not negative")
 	}
 	if room := o.folder.Config.MaxPositions; len(prompt)+g.tokens > room {
@@ -94,9 +94,10 @@ func (g *sampling) stream(c *cobra.Command, m *decoder.Model, o *inference, prom
 			shown = text
 		}
 	})
-	if err == nil {
-		fmt.Fprintln(out)
+	if err != nil {
+		return err
 	}
+	_, err = fmt.Fprintln(out, strings.TrimPrefix(o.tok.Decode(all, true), shown)) // what looked unfinished
 	return err
 }
 
@@ -201,7 +202,7 @@ func (o *inference) ends() (ids []int32, err error) {
 func pick(logits []float32, temperature float64, rng *rand.Rand) int32 {
 	best := 0
 	for i, l := range logits {
-		if math.IsNaN(float64(l)) {
+		if l-l != 0 {
 			return -1
 		}
 		if l > logits[best] {

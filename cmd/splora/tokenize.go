@@ -17,7 +17,12 @@ func newTokenize() *cobra.Command {
 		Use:   "tokenize [FILE]",
 		Short: "Text to a JSON array of token ids, and back",
 		Long:  "tokenize reads FILE or standard input and writes the ids of its text as one JSON array; with --decode it reads such an array and writes text.",
-		Args:  cobra.MaximumNArgs(1),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("tokenize takes one FILE, not %d; see %s --help", len(args), c.CommandPath())
+			}
+			return nil
+		},
 	}
 	c.Flags().StringVar(&model, "model", "", "folder with the tokenizer")
 	c.Flags().BoolVar(&special, "special", true, "add the tokenizer's own special tokens; with --decode, show special tokens")

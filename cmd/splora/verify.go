@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,7 +48,7 @@ mask is 0, on NaN and infinity, and on any tensor outside the blocks' linears th
 		if err := require(c, "base", "merged"); err != nil {
 			return err
 		}
-		v, err := verify(base, merged)
+		v, err := verify(c.Context(), base, merged)
 		if err != nil {
 			return err
 		}
@@ -77,7 +78,7 @@ func (v Verification) print(c *cobra.Command) {
 }
 
 // verify compares the folders.
-func verify(base, merged string) (v Verification, err error) {
+func verify(ctx context.Context, base, merged string) (v Verification, err error) {
 	b, err := family.Open(base)
 	if err != nil {
 		return v, err
@@ -90,6 +91,9 @@ func verify(base, merged string) (v Verification, err error) {
 	defer m.Close()
 	nonzero, baseNonzero := 0, 0
 	for _, name := range family.LinearNames(b.Config) {
+		if err := ctx.Err(); err != nil {
+			return v, err
+		}
 		l, err := b.Linear(name)
 		if err != nil {
 			return v, err
