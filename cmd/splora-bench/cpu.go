@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/model/family"
+	"github.com/splora/splora/model/sparse"
+)
+
+// cpuConfig is what the cpu command compares.
+type cpuConfig struct {
+	shapes, recompute, methods, peers []string
+	threads                           []int
+	layers, vocab, batch, rank        int
+	pattern, storage                  string
+	steps, rounds                     int
+	python, out                       string
+	calm                              float64
+}
+
+func newCPU() *cobra.Command {
+	var o cpuConfig
+	c := &cobra.Command{
+		Use:   "cpu",
+		Short: "A training step on the CPU, beside PyTorch",
+		Long: `cpu measures one training step of a pruned LLaMA of random weights by each method, and the same in PyTorch where python3 with
+torch, transformers and peft is there. Every measurement is a fresh process; the methods take turns, --rounds times, with equal
+threads. A ratio is taken between two measurements of one round; the table shows its median.
+
+The speed is the median of the steps after the first. Memory is the peak of the resident set: of the whole process, and above the
+same process before it had a model. The first step counts from the start of the process, without the making of random weights.
+
+A method may carry settings of train: "splora:targets=q_proj,rank=8" is written as splora:rank=8.`,
+		Example: `  splora-bench cpu --shapes 512x512,1024x512 --out results.jsonl
+  splora-bench cpu --shapes 512x2048 --recompute block --peers lora --threads 1,2
+  splora-bench cpu --shapes 512x512 --peers "" --methods splora:rank=8,splora:rank=64`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			b, err := o.bench(c)
+			if err != nil {
+				return err
+			}
+			return b.run(c.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.shapes, "shapes", []string{"512x512", "1024x512"}, "HIDDENxSEQ, comma-separated; the inner size is 2.6875 x hidden, heads have 64 inputs")
+	f.StringSliceVar(&o.recompute, "recompute", []string{"none", "block"}, "none, block; the peer's block checkpointing")
+	f.StringSliceVar(&o.methods, "methods", []string{"splora", "lora"}, "methods of splora train, each with :key=value settings if wanted")
+	f.StringSliceVar(&o.peers, "peers", peerMethods[:], "methods of the PyTorch peer; empty: none")
+	f.IntSliceVar(&o.threads, "threads", []int{runtime.GOMAXPROCS(0)}, "threads of each process, comma-separated")
+	f.IntVar(&o.layers, "layers", 8, "blocks")
+	f.IntVar(&o.vocab, "vocab", 8192, "vocabulary")
+	f.IntVar(&o.batch, "batch", 1, "rows of a step")
+	f.IntVar(&o.rank, "rank", 16, "adapter rank")
+	f.StringVar(&o.pattern, "pattern", "2:4", "n:m keeps n of m; a number is the fraction removed")
+	f.StringVar(&o.storage, "storage", "bfloat16", "type that splora's frozen base is stored in: float32, bfloat16 or float16; both compute in float32, and the peer stores that")
+	f.IntVar(&o.steps, "steps", 5, "timed steps of a measurement")
+	f.IntVar(&o.rounds, "rounds", 3, "measurements of each method")
+	f.Float64Var(&o.calm, "calm", 0, "before a measurement, wait up to two minutes until other programs keep fewer than so many cores busy, and measure again, at most twice, when they did not stay so (0: do neither)")
+	f.StringVar(&o.python, "python", "python3", "interpreter that has torch, transformers and peft")
+	f.StringVar(&o.out, "out", "", "file for the raw results, one JSON record a line")
+	return c
+}
+
+// check reports what was wrongly written.
+func (o cpuConfig) check() error {
+	for _, r := range o.recompute {
+		if r != "none" && r != "block" {
+			return usagef("--recompute %q: none or block", r)
+		}
+	}
+	for _, m := range o.methods {
+		if name, _, _ := strings.Cut(m, ":"); name != "splora" && name != "lora" {
+			return usagef("--methods %q: splora or lora", m)
+		}
+	}
+	for _, p := range o.peers {
+		if !slices.Contains(peerMethods[:], p) {
+			return usagef("--peers %q: %s", p, strings.Join(peerMethods[:], ", "))
+		}
+	}
+	if _, _, err := sparse.ParsePattern(o.pattern); err != nil {
+		return usage{err}
+	}
+	if _, err := family.ParseDType(o.storage); err != nil {
+		return usage{err}
+	}
+	if min(o.layers, o.vocab, o.batch, o.rank, o.steps, o.rounds, slices.Min(append(o.threads, 1))) < 1 {
+		return usagef("--layers, --vocab, --batch, --rank, --steps, --rounds, --threads: at least 1")
+	}
+	if len(o.shapes)*len(o.recompute)*len(o.threads)*(len(o.methods)+len(o.peers)) == 0 {
+		return usagef("nothing to measure: --shapes, --recompute, --threads, and --methods or --peers need a value")
+	}
+	return nil
+}
+
+// bench is a run of the cpu command.
+type bench struct {
+	cpuConfig
+	self       string // the program that is started as a child
+	shapes     []shape
+	record     *recorder
+	out, notes io.Writer
+	peer       *peer // nil: there is none
+}
+
+// setting is what is compared like for like: within it only the method differs.
+type setting struct {
+	Shape     shape  `json:"shape"`
+	Recompute string `json:"recompute"`
+	Threads   int    `json:"threads"`
+}
+
+func (o cpuConfig) bench(c *cobra.Command) (*bench, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	b := &bench{cpuConfig: o, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
+	for _, text := range o.shapes {
+		s, err := parseShape(text, o.layers, o.vocab, o.batch)
+		if err != nil {
+			return nil, err
+		}
+		b.shapes = append(b.shapes, s)
+	}
+	var err error
+	b.self, err = os.Executable()
+	return b, err
+}
+
+// run measures everything, one setting after the other, and prints a table for each when it is complete.
+func (b *bench) run(ctx context.Context) (err error) {
+	versions := map[string]string{}
+	if len(b.peers) > 0 {
+		var why string
+		if b.peer, versions, why = findPeer(ctx, b.python); b.peer == nil {
+			fmt.Fprintf(b.out, "no PyTorch beside it: %s\n\n", why)
+			b.peers = nil
+		}
+	}
+	if b.record, err = newRecorder(b.cpuConfig.out); err != nil {
+		return err
+	}
+	defer func() { err = firstError(err, b.record.Close()) }()
+	if err := b.record.write(newHeader(versions)); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "splora-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for _, s := range b.settings() {
+		if err := b.compare(ctx, dir, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) settings() (all []setting) {
+	for _, s := range b.shapes {
+		for _, t := range b.threads {
+			for _, r := range b.recompute {
+				all = append(all, setting{s, r, t})
+			}
+		}
+	}
+	return all
+}
+
+// compare measures all methods in turns.
+func (b *bench) compare(ctx context.Context, dir string, s setting) error {
+	model, err := s.Shape.model(dir, b.pattern, b.storage)
+	if err != nil {
+		return err
+	}
+	g := newGroup(s, b.methods, b.peers)
+	for round := range b.rounds {
+		for i := range g.rows {
+			if err := b.one(ctx, g, i, round, model); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = fmt.Fprintln(b.out, g)
+	return err
+}
+
+// one is a measurement by one method. A peer that fails is noted, and has no figures.
+func (b *bench) one(ctx context.Context, g *group, i, round int, model string) error {
+	row := &g.rows[i]
+	rec := record{Kind: "run", Who: row.who, Method: row.method, Setting: g.setting, Pattern: b.pattern, Rank: b.rank, Round: round + 1, Load: load()}
+	if row.who == whoSplora {
+		rec.Storage = b.storage
+	} else {
+		rec.Storage = "float32"
+	}
+	m, err := b.inPeace(ctx, func() (Measurement, error) { return b.start(ctx, g.setting, row, model) })
+	if err == nil {
+		rec.Measurement = &m
+		fmt.Fprintf(b.notes, "hidden %d seq %d %s, %d threads, round %d: %s %.3f s, %.0f MB (others: %.2f cores)\n",
+			g.Shape.Hidden, g.Shape.Seq, g.Recompute, g.Threads, round+1, row.name(), m.Step(), float64(m.PeakRSS)/1e6, m.Others)
+	} else if rec.Error = err.Error(); row.who == whoSplora || ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", row.name(), err)
+	} else {
+		fmt.Fprintf(b.out, "%s failed: %v\n", row.name(), err)
+	}
+	row.runs = append(row.runs, rec.Measurement)
+	return b.record.write(rec)
+}
+
+// inPeace measures while other programs do little, as far as --calm asks for that and three attempts go.
+func (b *bench) inPeace(ctx context.Context, measure func() (Measurement, error)) (m Measurement, err error) {
+	for range 3 {
+		if b.calm > 0 {
+			waitForCalm(ctx, b.calm, 2*time.Minute)
+		}
+		if m, err = measure(); err != nil || !(b.calm > 0 && m.Others > b.calm) {
+			break
+		}
+	}
+	return m, err
+}
+
+func (b *bench) start(ctx context.Context, s setting, row *row, model string) (Measurement, error) {
+	if row.who == whoTorch {
+		return b.peer.measure(ctx, s, row.method, b.cpuConfig)
+	}
+	return child(ctx, b.self, nil, nil, b.stepArgs(s, row.method, model)...)
+}
+
+// stepArgs is the command line of a measurement of ours; the method's own settings come last and win.
+func (b *bench) stepArgs(s setting, method, model string) []string {
+	parts := strings.Split(method, ":")
+	args := []string{"step", "--model", model, "--method", parts[0], "--recompute", s.Recompute, "--threads", fmt.Sprint(s.Threads), "--rank", fmt.Sprint(b.rank),
+		"--alpha", fmt.Sprint(train.Defaults().Alpha), "--micro-batch", fmt.Sprint(s.Shape.Batch), "--seq", fmt.Sprint(s.Shape.Seq), "--max-steps", fmt.Sprint(b.steps + 1)}
+	for _, p := range parts[1:] {
+		args = append(args, "--"+p)
+	}
+	return args
+}
