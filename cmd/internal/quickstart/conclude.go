@@ -20,6 +20,27 @@ func (s *story) conclude() error {
 	s.Closed, s.ClosedBy = (s.PrunedPPL-s.SPLoRAPPL)/gap, (s.PrunedPPL-s.LoRAPPL)/gap
 	s.Merged = s.path("merged")
 	s.title("What it was worth")
+	s.table()
+	fmt.Fprintf(s.Stdout, "\n%s tokens/s on %d ranks, peak memory %s per rank, %s sent per step and rank; %.0f s in all, %.0f s of it the SP-LoRA run\n",
+		humanize.Comma(int64(s.TokensPerS)), s.Ranks, humanize.Bytes(uint64(s.PeakRSSBytes)), humanize.Bytes(uint64(s.CommBytes)), s.Seconds, s.TrainS)
+	s.Promises = s.promises()
+	var broken error
+	for _, p := range s.Promises {
+		mark := "kept  "
+		if !p.Kept {
+			mark, broken = "BROKEN", errors.New("quickstart: a promise was not kept")
+		}
+		fmt.Fprintf(s.Stdout, "%s  %s: %s\n", mark, p.Claim, p.Seen)
+	}
+	if err := errors.Join(broken, s.record()); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.Stdout, "\nThe merged model is an ordinary Hugging Face folder: %s\nTry: splora generate --model %s --prompt 'func (t *Tree) '\n", s.Merged, s.Merged)
+	return nil
+}
+
+// table prints the models side by side.
+func (s *story) table() {
 	w := tabwriter.NewWriter(s.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "model\theld-out perplexity\tnon-zero weights\tgap closed\n")
 	fmt.Fprintf(w, "dense\t%.3f\t100 %%\t\n", s.DensePPL)
@@ -28,27 +49,16 @@ func (s *story) conclude() error {
 	fmt.Fprintf(w, "pruned + plain LoRA, merged\t%.3f\t%.0f %%\t%.0f %%\n", s.LoRAPPL, 100*s.DensityLoRA, 100*s.ClosedBy)
 	fmt.Fprintf(w, "dense + LoRA (control)\t%.3f\t100 %%\t\n", s.ControlPPL)
 	w.Flush()
-	fmt.Fprintf(s.Stdout, "\n%s tokens/s on %d ranks, peak memory %s per rank, %s sent per step and rank; %.0f s in all, %.0f s of it the SP-LoRA run\n",
-		humanize.Comma(int64(s.TokensPerS)), s.Ranks, humanize.Bytes(uint64(s.PeakRSSBytes)), humanize.Bytes(uint64(s.CommBytes)), s.Seconds, s.TrainS)
-	s.Promises = s.promises()
-	broken := 0
-	for _, p := range s.Promises {
-		mark := "kept  "
-		if !p.Kept {
-			mark, broken = "BROKEN", broken+1
-		}
-		fmt.Fprintf(s.Stdout, "%s  %s: %s\n", mark, p.Claim, p.Seen)
-	}
+}
+
+// record writes quickstart.json.
+func (s *story) record() error {
 	b, err := json.MarshalIndent(s.Result, "", "  ")
+	if err == nil {
+		err = os.WriteFile(s.path("quickstart.json"), append(b, '\n'), 0o644)
+	}
 	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(s.path("quickstart.json"), append(b, '\n'), 0o644); err != nil {
-		return err
-	}
-	fmt.Fprintf(s.Stdout, "\nThe merged model is an ordinary Hugging Face folder: %s\nTry: splora generate --model %s --prompt 'func (t *Tree) '\n", s.Merged, s.Merged)
-	if broken > 0 {
-		return errors.New("quickstart: a promise was not kept")
+		return fmt.Errorf("quickstart: quickstart.json: %w", err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -132,6 +133,25 @@ func TestAPromiseThatIsNotKeptIsAnError(t *testing.T) {
 }
 
 func nan() float64 { zero := 0.0; return zero / zero }
+
+// TestOnlyZerosMayDiffer: that a dense merge is not sparse is no error, that something else was changed is one.
+func TestOnlyZerosMayDiffer(t *testing.T) {
+	for _, c := range []struct {
+		extra, code int
+		fails       bool
+	}{{0, 0, false}, {3, 1, false}, {0, 1, true}} {
+		self := filepath.Join(t.TempDir(), "splora")
+		script := fmt.Sprintf("#!/bin/sh\necho '{\"pruned\":5,\"extra\":%d,\"density\":0.5}'\necho model.norm.weight differs >&2\nexit %d\n", c.extra, c.code)
+		if err := os.WriteFile(self, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s := &story{Config: Config{Self: self, Stdout: io.Discard}, ctx: context.Background()}
+		v, err := s.verify("merged")
+		if (err != nil) != c.fails || v.Extra != c.extra || c.fails && !strings.Contains(err.Error(), "model.norm.weight") {
+			t.Errorf("%d not zero, exit code %d: %+v, %v", c.extra, c.code, v, err)
+		}
+	}
+}
 
 func TestAFolderThatIsNotEmptyIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
