@@ -162,7 +162,7 @@ func (k *killer) moment(p *process) func() {
 		}
 	}
 	points := []string{".aside-checkpoint-%d", ".aside-checkpoint-%d/adapter_model.safetensors", ".aside-checkpoint-%d/optimizer.safetensors",
-		".aside-checkpoint-%d/config.yaml", ".aside-checkpoint-%d/state.json", "checkpoint-%d", ".aside-latest", ".aside-best", ".aside-old-best", "metrics.jsonl", "adapter_model.safetensors"}
+		".aside-checkpoint-%d/config.yaml", ".aside-checkpoint-%d/state.json", "checkpoint-%d", "latest", ".aside-best", ".aside-old-best", "metrics.jsonl", "adapter_model.safetensors"}
 	point, later := points[k.rng.IntN(len(points))], k.rng.IntN(12)
 	return func() {
 		if !p.until("run: ") { // what an earlier kill left behind has been removed by now

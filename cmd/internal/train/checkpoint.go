@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/splora/splora/model/safetensors"
 )
 
 // A checkpoint is a folder OUT/checkpoint-N:
@@ -127,7 +129,7 @@ func (s State) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
+	return safetensors.WriteFile(filepath.Join(dir, stateFile), append(b, '\n'))
 }
 
 // readState reads a checkpoint folder's state and checks that every file is as it was written.

@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/splora/splora/model/safetensors"
 )
 
-const aside = ".aside-" // prefix of what is being written; a run that finds one left over removes it
+const aside = ".aside-" // prefix of a folder that is being written
 
-// publishDir makes dir whole or not at all: fill writes into a folder aside, every file is made durable, and one rename
-// puts it in place. An older dir of the same name is replaced.
+// publishDir makes dir whole or not at all: fill writes durable files into a folder aside, and one rename puts it in place. An
+// older dir of the same name is replaced.
 func publishDir(dir string, fill func(tmp string) error) (err error) {
 	parent, base := filepath.Split(filepath.Clean(dir))
 	tmp := filepath.Join(parent, aside+base)
@@ -32,7 +34,7 @@ func publishDir(dir string, fill func(tmp string) error) (err error) {
 	if err := fill(tmp); err != nil {
 		return err
 	}
-	if err := syncTree(tmp); err != nil {
+	if err := safetensors.SyncDir(tmp); err != nil {
 		return err
 	}
 	old := filepath.Join(parent, aside+"old-"+base)
@@ -45,31 +47,15 @@ func publishDir(dir string, fill func(tmp string) error) (err error) {
 	if err := os.Rename(tmp, dir); err != nil {
 		return err
 	}
-	if err := syncPath(filepath.Clean(parent)); err != nil {
+	if err := safetensors.SyncDir(filepath.Clean(parent)); err != nil {
 		return err
 	}
 	return os.RemoveAll(old)
 }
 
 // publishFile replaces path by content, atomically and durably.
-func publishFile(path string, content []byte) (err error) {
-	tmp := filepath.Join(filepath.Dir(path), aside+filepath.Base(path))
-	defer func() {
-		if err != nil {
-			os.Remove(tmp)
-			err = explain(err)
-		}
-	}()
-	if err := os.WriteFile(tmp, content, 0o644); err != nil {
-		return err
-	}
-	if err := syncPath(tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncPath(filepath.Dir(path))
+func publishFile(path string, content []byte) error {
+	return explain(safetensors.WriteFile(path, content))
 }
 
 // removeLeftovers deletes what an interrupted publication left in dir. What it had moved out of the way and not yet replaced
@@ -80,7 +66,8 @@ func removeLeftovers(dir string) error {
 		return err
 	}
 	for _, e := range list {
-		if !strings.HasPrefix(e.Name(), aside) {
+		half := strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), ".tmp-") // as safetensors names a file that is being written
+		if !half && !strings.HasPrefix(e.Name(), aside) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -97,27 +84,6 @@ func removeLeftovers(dir string) error {
 		}
 	}
 	return nil
-}
-
-func syncTree(dir string) error {
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return syncPath(path)
-	})
-}
-
-func syncPath(path string) error {
-	if path == "" {
-		path = "."
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // explain adds what to do to an error of the file system.

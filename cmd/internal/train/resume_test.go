@@ -116,12 +116,15 @@ func TestWhatAnInterruptedReplacementMovedAwayComesBack(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(j.Out, aside+"best"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(j.Out, ".adapter_model.safetensors.tmp-123"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	mustRun(t, j)
 	if _, err := readState(best); err != nil {
 		t.Error(err)
 	}
 	for _, n := range listing(t, j.Out) {
-		if strings.HasPrefix(n, aside) {
+		if strings.HasPrefix(n, ".") {
 			t.Errorf("%s is left", n)
 		}
 	}

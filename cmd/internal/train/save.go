@@ -52,7 +52,7 @@ func (t *trainer) publish(dir string) error {
 		if err := t.writeOptimizer(filepath.Join(tmp, optimizerFile)); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(tmp, configFile), t.Config.YAML(), 0o644); err != nil {
+		if err := safetensors.WriteFile(filepath.Join(tmp, configFile), t.Config.YAML()); err != nil {
 			return err
 		}
 		return t.state.write(tmp)

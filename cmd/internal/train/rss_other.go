@@ -1,6 +1,0 @@
-//go:build !unix
-
-package train
-
-// PeakRSS is not known on this system.
-func PeakRSS() int64 { return 0 }
