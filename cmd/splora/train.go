@@ -150,20 +150,27 @@ func (r *rank) openRows(ctx context.Context, env *train.Env, f *family.Folder, t
 	if err != nil {
 		return err
 	}
-	open := func(files train.List, packing bool) (*data.Set, error) {
-		set, err := data.Open(ctx, data.Config{Files: files.String(), Seq: r.Seq, TooLong: data.TooLong(r.TooLong), Packing: packing,
-			TrainOnPrompt: r.TrainOnPrompt, VocabSize: f.Config.Vocab, TokenizerHash: hash, CacheDir: dir}, words(tok))
+	said := time.Now()
+	progress := func(rows int) {
+		if time.Since(said) > 2*time.Second {
+			said = time.Now()
+			r.log.Info("reading and tokenising", zap.Int("rows", rows))
+		}
+	}
+	open := func(files train.List) (*data.Set, error) {
+		set, err := data.Open(ctx, data.Config{Files: files.String(), Seq: r.Seq, TooLong: data.TooLong(r.TooLong), Packing: r.Packing,
+			TrainOnPrompt: r.TrainOnPrompt, VocabSize: f.Config.Vocab, TokenizerHash: hash, CacheDir: dir, Progress: progress}, words(tok))
 		if err == nil {
 			r.closers = append(r.closers, set.Close)
 		}
 		return set, err
 	}
-	if env.Rows, err = open(r.Data, r.Packing); err != nil {
+	if env.Rows, err = open(r.Data); err != nil {
 		return err
 	}
 	env.DataID = env.Rows.Key()
 	if len(r.EvalData) > 0 {
-		env.Eval, err = open(r.EvalData, r.Packing)
+		env.Eval, err = open(r.EvalData)
 	}
 	return err
 }

@@ -41,6 +41,9 @@ func (c *Config) Options(longest int) decoder.Options {
 
 // build makes the model and its adapters, all zero.
 func (t *trainer) build() error {
+	if n := t.Group.Size(); n > lora.MaxRanks {
+		return usageError{fmt.Errorf("%d ranks: at most %d add up exactly", n, lora.MaxRanks)}
+	}
 	lc, err := t.Config.LoRA()
 	if err != nil {
 		return err

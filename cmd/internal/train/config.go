@@ -17,7 +17,7 @@ type Config struct {
 	Data     List   `yaml:"data" ranks:"own" help:"training files: .jsonl rows or plain text, comma-separated"`
 	Out      string `yaml:"out" ranks:"own" help:"folder for checkpoints, metrics and the final adapter"`
 	Adapter  string `yaml:"adapter" ranks:"own" help:"adapter folder to go on from (weights only, a new run)"`
-	Resume   string `yaml:"resume" ranks:"own" help:"auto: from the newest checkpoint in --out if there is one; none; or a checkpoint folder"`
+	Resume   string `yaml:"resume" ranks:"own" help:"auto: from the newest checkpoint in --out, if there is one; none: anew; or a checkpoint folder"`
 	CacheDir string `yaml:"cache_dir" ranks:"own" help:"folder of the tokenised data cache (default: the user's cache folder)"`
 
 	Method  string  `yaml:"method" resume:"same" help:"splora: exact masked merge, stays sparse; lora: plain LoRA, merges to a dense model"`

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -182,6 +183,28 @@ func TestAFileWithAnErrorNamesItsPlace(t *testing.T) {
 		c := Defaults()
 		if err := c.ReadYAML(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestCountsBeyondAllUseAreRefused(t *testing.T) {
+	for flag, change := range map[string]func(c *Config){
+		"--micro-batch":  func(c *Config) { c.MicroBatch = 1 << 40 },
+		"--max-steps":    func(c *Config) { c.MaxSteps = math.MaxInt },
+		"--global-batch": func(c *Config) { c.GlobalBatch = 1 << 31 },
+		"--rank":         func(c *Config) { c.Rank = 1 << 31 },
+		"--accum":        func(c *Config) { c.Accum, c.MicroBatch = 1<<20, 1<<20 },
+		"--lr":           func(c *Config) { c.LR = math.Inf(1) },
+		"--epochs":       func(c *Config) { c.MaxSteps, c.Epochs = 1, math.NaN() },
+	} {
+		c := Defaults()
+		c.Model, c.Data, c.Out = "model", List{"rows"}, "out"
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		change(&c)
+		if err := c.Validate(); !IsUsage(err) || !strings.Contains(err.Error(), flag+" ") {
+			t.Errorf("%s: %v", flag, err)
 		}
 	}
 }
