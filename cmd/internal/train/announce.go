@@ -47,7 +47,7 @@ func (t *trainer) announceJSON(row string, memory Footprint) error {
 	}
 	t.Log.Info("configuration", zap.Any("config", settings))
 	t.Log.Info("data", zap.Int("rows", t.Rows.Len()), zap.Int("longest", t.Rows.Longest()), zap.Any("stats", t.Rows.Stats()), zap.String("first_row", row))
-	t.Log.Info("memory", zap.Any("memory", memory), zap.Int("total_bytes", memory.Total()))
+	t.Log.Info("memory", zap.Reflect("memory", memory), zap.Int("total_bytes", memory.Total()))
 	t.Log.Info("run", zap.Int("steps", t.state.TotalSteps), zap.Int("global_batch", t.state.GlobalBatch), zap.Int("world", t.Group.Size()),
 		zap.Int("trained_values", t.ad.Len()), zap.Float64("epochs", t.order.Epoch(t.state.TotalSteps, t.state.GlobalBatch)), zap.String("backend", t.be.Name()))
 	return nil

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/splora/splora/data"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/lora"
@@ -56,10 +58,34 @@ func (t *trainer) build() error {
 	if t.Eval != nil {
 		longest = max(longest, t.Eval.Longest())
 	}
+	options := t.Config.Options(longest)
+	if err := t.checkRoom(lc, options); err != nil {
+		return err
+	}
 	t.be = t.Backend
 	t.ad = lora.New(t.be, lc, shapes, true)
-	t.model, err = decoder.New(t.be, t.Arch, t.Weights, t.ad, t.Config.Options(longest))
+	t.model, err = decoder.New(t.be, t.Arch, t.Weights, t.ad, options)
 	return err
+}
+
+// checkRoom refuses what this host cannot hold, before anything is allocated.
+func (t *trainer) checkRoom(lc lora.Config, o decoder.Options) error {
+	room := hostMemory()
+	if room == 0 {
+		return nil
+	}
+	if o.Batch > room/64/o.Seq { // more than any model can do with; the estimate itself would be large
+		return fmt.Errorf("--micro-batch %d of %d tokens: this host has %s of memory; splora plan tells what a run needs", o.Batch, o.Seq, humanize.Bytes(uint64(room)))
+	}
+	p, err := decoder.Estimate(t.Arch, &lc, true, o)
+	if err != nil {
+		return err
+	}
+	if p.Total() > room {
+		return fmt.Errorf("a rank would need %s beside the model (activations %s, adapters with gradients and moments %s), and this host has %s; lower --micro-batch, --seq or --rank: splora plan tells what a run needs",
+			humanize.Bytes(uint64(p.Total())), humanize.Bytes(uint64(p.Stack)), humanize.Bytes(uint64(p.Adapters+p.Gradients+p.Moments)), humanize.Bytes(uint64(room)))
+	}
+	return nil
 }
 
 // begin sets the state, the adapters and the schedule to where the run starts: at a checkpoint, at --adapter, or anew. Rank 0

@@ -208,3 +208,18 @@ func TestCountsBeyondAllUseAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestARunThatTheHostCannotHoldIsRefusedBeforeItAllocates(t *testing.T) {
+	if hostMemory() == 0 {
+		t.Skip("this system does not tell how much memory it has")
+	}
+	j := newJob(t, 2)
+	j.MicroBatch = 1 << 30
+	if err := j.run(t); err == nil || !strings.Contains(err.Error(), "--micro-batch") || !strings.Contains(err.Error(), "this host has") {
+		t.Error(err)
+	}
+	j.MicroBatch, j.Rank = 1, 1<<30
+	if err := j.run(t); err == nil || !strings.Contains(err.Error(), "--rank") {
+		t.Error(err)
+	}
+}
