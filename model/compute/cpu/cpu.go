@@ -27,11 +27,13 @@ type Config struct {
 
 // Backend computes on the host. One goroutine owns it.
 type Backend struct {
-	kern  *simd.Kernels
-	pool  *pool
-	tasks tasks
-	gemm  gemmBuffers
-	sums  []float64
+	kern   *simd.Kernels
+	keptGo simd.Kept
+	pool   *pool
+	tasks  tasks
+	gemm   gemmBuffers
+	kept   keptBuffers
+	sums   []float64
 }
 
 var _ compute.Backend = (*Backend)(nil)
@@ -60,6 +62,14 @@ type tasks struct {
 	loss     lossTask
 	adam     adamTask
 	squares  squaresTask
+
+	keptMerge keptMergeTask
+	keptTurn  keptTurnTask
+	panels    panelTask
+	walk      walkTask
+	keptDots  keptDotsTask
+	keptDB    keptDBTask
+	keptDA    keptDATask
 }
 
 // New starts the workers of a backend; Close ends them.
@@ -71,7 +81,7 @@ func New(c Config) *Backend {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
 	k := kernels(c.ISA)
-	return &Backend{kern: k, pool: newPool(c.Threads, vec{k})}
+	return &Backend{kern: k, keptGo: keptLoops(), pool: newPool(c.Threads, vec{k})}
 }
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.

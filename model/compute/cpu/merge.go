@@ -21,15 +21,29 @@ type mergeTask struct {
 // s·B·A is there.
 func (b *Backend) Merge(dst tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s float32) {
 	want("merge", "dst", dst, tensor.F32, w.Out, w.In)
-	t := mergeTask{dst: dst.Float32(), w: w, s: s}
-	if !am.Absent() || !bm.Absent() {
-		t.r = am.Rows
-		want("merge", "b", bm, tensor.F32, w.Out, t.r)
-		want("merge", "a", am, tensor.F32, t.r, w.In)
-		t.b, t.a = bm.Float32(), am.Float32()
-	}
+	t := newMerge("merge", w, bm, am, s)
+	t.dst = dst.Float32()
 	b.tasks.merge = t
 	b.pool.run(&b.tasks.merge, w.Out, grain(w.In*(t.r+2)))
+}
+
+// newMerge is a merge without its destination.
+func newMerge(op string, w *sparse.Weight, bm, am tensor.Tensor, s float32) mergeTask {
+	t := mergeTask{w: w, s: s}
+	if !am.Absent() || !bm.Absent() {
+		t.r = am.Rows
+		want(op, "b", bm, tensor.F32, w.Out, t.r)
+		want(op, "a", am, tensor.F32, t.r, w.In)
+		t.b, t.a = bm.Float32(), am.Float32()
+	}
+	return t
+}
+
+// coefs sets dst to s·B of the rows from i on, as many as fit.
+func (t *mergeTask) coefs(dst []float32, i int) {
+	for k := range dst {
+		dst[k] = t.s * t.b[i*t.r+k]
+	}
 }
 
 // chunk is the number of columns merged at a time, so that the chunk's part of A stays in the first cache.
@@ -37,21 +51,18 @@ const chunk = 2 * sparse.Block
 
 func (t *mergeTask) do(w *worker, i, j int) {
 	coef := w.scratch((j - i) * t.r)
-	for k := range coef {
-		coef[k] = t.s * t.b[i*t.r+k]
-	}
+	t.coefs(coef, i)
 	for k := 0; k < t.w.In; k += chunk {
 		for row := i; row < j; row++ {
-			t.part(w, row, k, coef[(row-i)*t.r:(row-i+1)*t.r])
+			t.part(w, t.dst[row*t.w.In+k:][:min(chunk, t.w.In-k)], row, k, coef[(row-i)*t.r:(row-i+1)*t.r])
 		}
 	}
 }
 
 // part sets columns [k, k+chunk) of row i: dst = Σ_p coef_p·a_p, then keeps and adds W where M is, and puts 0 elsewhere. The sum
 // begins at −0 when it has no terms, which leaves a −0 of W as it is.
-func (t *mergeTask) part(w *worker, i, k int, coef []float32) {
-	n := min(chunk, t.w.In-k)
-	dst := t.dst[i*t.w.In+k:][:n]
+func (t *mergeTask) part(w *worker, dst []float32, i, k int, coef []float32) {
+	n := len(dst)
 	at := t.w.Start(i, k/sparse.Block)
 	if f := w.Merge[format(t.w.Values.DType)]; f != nil {
 		var bits *uint64

@@ -19,6 +19,7 @@ type worker struct {
 	edge  [512]float32       // a tile that hangs over the edge
 	line  [blockK]float32    // a row being packed
 	rows  [16]unsafe.Pointer // of a transposition
+	at    []uint32           // where the values of a packed matrix go
 	spans []span             // of keys
 	ones  [chunk / 64]uint64 // the mask of a dense row
 }

@@ -57,8 +57,26 @@ type Kernels struct {
 	MaskWords func(words int, x *float32, bits *uint64)
 	// Combine sets dst_j += Σ_k coef_k·a[k·lda + j] for j < 32·strips, r > 0.
 	Combine func(strips int, dst, coef, a *float32, lda, r int)
+	// Kept has the kernels over kept weights only; Lanes 0: none.
+	Kept Kept
 	// Peak runs n rounds of 12 vector FMAs.
 	Peak func(n int)
+}
+
+// Kept are kernels over the kept weights of 64 columns at a time: row i's are the bits of bits[i·step], and its values follow those of
+// row i−1. Panels x, y have rows of n·Lanes floats.
+type Kept struct {
+	Lanes int
+	// Walk[n−1] adds to y_i: Σ_j value_ij·x_j, in rising j (in up to four partial sums, taken in turn, where n is small).
+	Walk [8]func(rows int, y, x *float32, bits *uint64, step int, values *float32)
+	// Dots[n−1] sets dst_ij = y_i·x_j, or adds it with add ≠ 0, at the j of bits & keep; dst has a place for all bits, and those in below
+	// come first. It reads the row behind the 64th of x. Some widths n are nil.
+	Dots [16]func(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+	// Spread adds to y_j: Σ_i value_ij·x_i; rows of Lanes floats.
+	Spread func(rows int, y, x *float32, bits *uint64, step int, values *float32)
+	// Compress sets dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words, and moves at_k behind them; with at nil they
+	// follow each other.
+	Compress func(words int, dst *float32, at *uint32, src *float32, bits *uint64)
 }
 
 // Vec are loops over n elements; sums have a fixed order.

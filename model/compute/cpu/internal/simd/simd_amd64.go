@@ -26,6 +26,7 @@ func For(name string) *Kernels {
 			},
 			Merge: [3]func(int, *float32, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32, merge512BF16, merge512F16},
 			Mask:  mask512,
+			Kept:  kept512(),
 			Peak:  peak512,
 		}
 	case name == "avx2" && x.HasAVX2 && x.HasFMA: // every such machine has F16C
@@ -48,6 +49,14 @@ func For(name string) *Kernels {
 		}
 	}
 	return nil
+}
+
+// kept512 needs POPCNT, BMI1 and BMI2, which every processor with AVX-512 has.
+func kept512() Kept {
+	k := Kept{Lanes: 16, Spread: spread512, Compress: compress512}
+	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk512x1, walk512x2, walk512x3, walk512x4, walk512x5, walk512x6, walk512x7, walk512x8}
+	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7], k.Dots[11], k.Dots[15] = keptDots512x1, keptDots512x2, keptDots512x4, keptDots512x8, keptDots512x12, keptDots512x16
+	return k
 }
 
 //go:noescape

@@ -1,0 +1,119 @@
+package cpu
+
+import (
+	"math/bits"
+	"unsafe"
+)
+
+// keptLoops are the portable kernels over kept weights, and the twin of the others.
+func keptLoops() simdKept {
+	const lanes = 16
+	k := simdKept{Lanes: lanes, Compress: compressGo}
+	for n := range k.Walk {
+		k.Walk[n] = func(rows int, y, x *float32, bits *uint64, step int, values *float32) {
+			walkGo((n+1)*lanes, rows, y, x, bits, step, values)
+		}
+	}
+	for n := range k.Dots {
+		k.Dots[n] = func(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int) {
+			dotsGo((n+1)*lanes, rows, dst, y, x, bits, step, keep, below, add)
+		}
+	}
+	k.Spread = func(rows int, y, x *float32, bits *uint64, step int, values *float32) {
+		spreadGo(lanes, rows, y, x, bits, step, values)
+	}
+	return k
+}
+
+// wordAt is word i of bits.
+func wordAt(bits *uint64, i int) uint64 {
+	return *(*uint64)(unsafe.Add(unsafe.Pointer(bits), 8*i))
+}
+
+// floats are n floats from index i on.
+func floats(p *float32, i, n int) []float32 {
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p), 4*i)), n)
+}
+
+func walkGo(n, rows int, y, x *float32, word *uint64, step int, values *float32) {
+	at := 0
+	for i := range rows {
+		sum, m := floats(y, i*n, n), wordAt(word, i*step)
+		for _, a := range floats(values, at, bits.OnesCount64(m)) {
+			for t, b := range floats(x, bits.TrailingZeros64(m)*n, n) {
+				sum[t] += a * b
+			}
+			m &= m - 1
+			at++
+		}
+	}
+}
+
+func dotsGo(n, rows int, dst, y, x *float32, word *uint64, step int, keep, below uint64, add int) {
+	at := 0
+	for i := range rows {
+		all, a := wordAt(word, i*step), floats(y, i*n, n)
+		m := all & keep
+		out := floats(dst, at+bits.OnesCount64(all&below), bits.OnesCount64(m))
+		for k := range out {
+			s := dotGo(a, floats(x, bits.TrailingZeros64(m)*n, n))
+			if add != 0 {
+				s += out[k]
+			}
+			out[k] = s
+			m &= m - 1
+		}
+		at += bits.OnesCount64(all)
+	}
+}
+
+// dotGo is Σ a·b, in four partial sums; len(a) is a multiple of 4.
+func dotGo(a, b []float32) float32 {
+	var s0, s1, s2, s3 float32
+	for ; len(a) >= 4 && len(b) >= 4; a, b = a[4:], b[4:] {
+		s0 += a[0] * b[0]
+		s1 += a[1] * b[1]
+		s2 += a[2] * b[2]
+		s3 += a[3] * b[3]
+	}
+	return s0 + s1 + (s2 + s3)
+}
+
+func spreadGo(n, rows int, y, x *float32, word *uint64, step int, values *float32) {
+	at := 0
+	for i := range rows {
+		b, m := floats(x, i*n, n), wordAt(word, i*step)
+		for _, a := range floats(values, at, bits.OnesCount64(m)) {
+			sum := floats(y, bits.TrailingZeros64(m)*n, n)
+			for t := range sum {
+				sum[t] += a * b[t]
+			}
+			m &= m - 1
+			at++
+		}
+	}
+}
+
+func compressGo(words int, dst *float32, at *uint32, src *float32, word *uint64) {
+	n := 0
+	for k := range words {
+		var cursor *uint32
+		if at != nil {
+			cursor = (*uint32)(unsafe.Add(unsafe.Pointer(at), 4*k))
+			n = int(*cursor)
+		}
+		m := wordAt(word, k)
+		out := floats(dst, n, bits.OnesCount64(m))
+		for p := range out {
+			out[p] = floats(src, 64*k+bits.TrailingZeros64(m), 1)[0]
+			m &= m - 1
+		}
+		n += len(out)
+		if at != nil {
+			*cursor = uint32(n)
+		}
+	}
+}

@@ -1,0 +1,24 @@
+package compute
+
+import (
+	"github.com/splora/splora/model/sparse"
+	"github.com/splora/splora/model/tensor"
+)
+
+// SparseLinear is what a Backend may offer besides Dense: the products of one masked linear, over its kept weights only.
+//
+//	W̃ = M ⊙ (W + s·B·A)      G = M ⊙ (dyᵀ·x)
+//
+// Merge, Gemm and Mask through the slot are their twin. W̃ and G stand packed in slot, F32 [out,in], whose content is unspecified
+// before and after. b [out,r] and a [r,in] may be absent where W̃ is read: W̃ = W. x, dx are [N,in], y, dy [N,out], all F32.
+type SparseLinear interface {
+	// WalksKept reports whether these are expected to be faster than their twin for n rows. It depends on the shape, the density and
+	// the backend, not on the number of threads.
+	WalksKept(w *sparse.Weight, n int) bool
+	// KeptForward sets y = x·W̃ᵀ + β·y. β = 0 does not read y.
+	KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, s, beta float32)
+	// KeptInput sets dx = dy·W̃ + β·dx.
+	KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, s, beta float32)
+	// KeptAdapter adds to da += s·Bᵀ·G and db += s·G·Aᵀ.
+	KeptAdapter(da, db, dy, x, slot tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, s float32)
+}
