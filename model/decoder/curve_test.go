@@ -10,12 +10,15 @@ import (
 	"github.com/splora/splora/optim"
 )
 
+// curve is testdata/curve.json.
+type curve struct {
+	LR, Clip, WeightDecay float64
+	Warmup, Total         int
+	Loss, Norm            []float64
+}
+
 func TestTwelveStepsOfTrainingFollowPyTorch(t *testing.T) {
-	var want struct {
-		LR, Clip, WeightDecay float64
-		Warmup, Total         int
-		Loss, Norm            []float64
-	}
+	var want curve
 	raw, err := os.ReadFile("testdata/curve.json")
 	if err == nil {
 		err = json.Unmarshal(raw, &want)
@@ -23,8 +26,14 @@ func TestTwelveStepsOfTrainingFollowPyTorch(t *testing.T) {
 	if err != nil || len(want.Loss) != want.Total {
 		t.Fatal("no golden curve: ", err)
 	}
+	for _, memory := range []Memory{MemoryReuse, MemoryFused} {
+		follow(t, want, memory)
+	}
+}
+
+func follow(t *testing.T, want curve, memory Memory) {
 	g := load(t, "llama")
-	m := g.model(t, lora.SPLoRA, nil, Options{})
+	m := g.model(t, lora.SPLoRA, nil, Options{Memory: memory})
 	a, o := m.Adapters, optim.AdamW{WeightDecay: want.WeightDecay}
 	s := optim.Schedule{Kind: optim.Cosine, LR: want.LR, Warmup: want.Warmup, Total: want.Total}
 	worst := 0.0

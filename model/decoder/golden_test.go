@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/compute/cpu"
 	"github.com/splora/splora/model/lora"
 	"github.com/splora/splora/model/sparse"
@@ -126,11 +127,25 @@ func (g *golden) batch() Batch {
 	return b
 }
 
+// everywhere walks the kept weights of every pruned layer, however small.
+type everywhere struct{ *cpu.Backend }
+
+func (everywhere) WalksKept(w *sparse.Weight, _ int) bool { return !w.Dense() }
+
+// backend is a CPU backend; for MemoryFused one that walks everywhere.
+func backend(t testing.TB, memory Memory) compute.Backend {
+	be := cpu.New(cpu.Config{Threads: 2})
+	t.Cleanup(func() { be.Close() })
+	if memory == MemoryFused {
+		return everywhere{be}
+	}
+	return be
+}
+
 // model is the golden's model with its adapters.
 func (g *golden) model(t testing.TB, method lora.Method, targets []string, o Options) *Model {
 	t.Helper()
-	be := cpu.New(cpu.Config{Threads: 2})
-	t.Cleanup(func() { be.Close() })
+	be := backend(t, o.Memory)
 	c, w := g.Case.Config, g.weights(t)
 	lc := lora.Config{Method: method, Rank: g.Case.Rank, Alpha: g.Case.Scale * float64(g.Case.Rank), Targets: targets}
 	shapes, err := Targets(c, w, lc)
@@ -170,43 +185,46 @@ const tolerance = 1e-5 // float32 against float64, two blocks deep
 func TestLogitsLossAndEveryAdapterGradientAgreeWithTransformers(t *testing.T) {
 	for _, name := range goldens {
 		for _, method := range []lora.Method{lora.SPLoRA, lora.LoRA} {
-			t.Run(name+"/"+method.String(), func(t *testing.T) {
-				g := load(t, name)
-				m := g.model(t, method, nil, Options{})
-				b := g.batch()
-				worst := map[string]float64{"logits": g.logitsError(t, m, b, method)}
-				sum, tokens, err := m.LossGrad(b)
-				if err != nil {
-					t.Fatal(err)
-				}
-				want := g.t[method.String()+".loss"].Float32()
-				total := 0.0
-				for _, v := range want {
-					total += float64(v)
-				}
-				if tokens != len(want) {
-					t.Fatalf("%d tokens with a loss, want %d", tokens, len(want))
-				}
-				worst["loss"] = math.Abs(sum-total) / total
-				for i, w := range m.Adapters.Windows {
-					A, B := m.Adapters.Of(i, m.Adapters.Grads)
-					for kind, d := range map[string]tensor.Tensor{"A": A, "B": B} {
-						e := distance(d.Float32(), g.t[method.String()+"."+w.Name+".lora_"+kind].Float32())
-						if !(e <= tolerance) {
-							t.Errorf("d%s of %s: relative error %.1e", kind, w.Name, e)
-						}
-						short := "d" + kind + " " + w.Name[strings.LastIndex(w.Name, ".")+1:]
-						worst["d"+kind] = math.Max(worst["d"+kind], e)
-						worst[short] = math.Max(worst[short], e)
-					}
-				}
-				if !(worst["logits"] <= tolerance && worst["loss"] <= tolerance) {
-					t.Errorf("logits %.1e, loss %.1e", worst["logits"], worst["loss"])
-				}
-				t.Logf("%-18s %-6s logits %.1e  loss %.1e  dA ≤ %.1e  dB ≤ %.1e  (%d tensors)", name, method, worst["logits"], worst["loss"], worst["dA"], worst["dB"], 2*len(m.Adapters.Windows))
-			})
+			for memory, form := range []string{"reuse", "fused"} {
+				t.Run(name+"/"+method.String()+"/"+form, func(t *testing.T) { load(t, name).agrees(t, method, Memory(memory)) })
+			}
 		}
 	}
+}
+
+func (g *golden) agrees(t *testing.T, method lora.Method, memory Memory) {
+	m := g.model(t, method, nil, Options{Memory: memory})
+	b := g.batch()
+	worst := map[string]float64{"logits": g.logitsError(t, m, b, method)}
+	sum, tokens, err := m.LossGrad(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := g.t[method.String()+".loss"].Float32()
+	total := 0.0
+	for _, v := range want {
+		total += float64(v)
+	}
+	if tokens != len(want) {
+		t.Fatalf("%d tokens with a loss, want %d", tokens, len(want))
+	}
+	worst["loss"] = math.Abs(sum-total) / total
+	for i, w := range m.Adapters.Windows {
+		A, B := m.Adapters.Of(i, m.Adapters.Grads)
+		for kind, d := range map[string]tensor.Tensor{"A": A, "B": B} {
+			e := distance(d.Float32(), g.t[method.String()+"."+w.Name+".lora_"+kind].Float32())
+			if !(e <= tolerance) {
+				t.Errorf("d%s of %s: relative error %.1e", kind, w.Name, e)
+			}
+			short := "d" + kind + " " + w.Name[strings.LastIndex(w.Name, ".")+1:]
+			worst["d"+kind] = math.Max(worst["d"+kind], e)
+			worst[short] = math.Max(worst[short], e)
+		}
+	}
+	if !(worst["logits"] <= tolerance && worst["loss"] <= tolerance) {
+		t.Errorf("logits %.1e, loss %.1e", worst["logits"], worst["loss"])
+	}
+	t.Logf("%-18s %-6s logits %.1e  loss %.1e  dA ≤ %.1e  dB ≤ %.1e  (%d tensors)", g.name, method, worst["logits"], worst["loss"], worst["dA"], worst["dB"], 2*len(m.Adapters.Windows))
 }
 
 // logitsError compares the logits of all rows that are not padding.

@@ -18,11 +18,21 @@ const (
 	RecomputeNone                   // every activation
 )
 
-// Options size a model's scratch memory.
+// Memory says in which form a masked linear is computed.
+type Memory uint8
+
+// Forms of W̃ and G.
+const (
+	MemoryReuse Memory = iota // dense, in the one weight slot
+	MemoryFused               // packed, over the kept weights only, wherever the backend expects that to be faster
+)
+
+// Options size a model's scratch memory, and choose how it is used.
 type Options struct {
 	// Batch and Seq are the most sequences, and the longest, of one call; 0 means 1 and the model's MaxPositions.
 	Batch, Seq int
 	Recompute  Recompute
+	Memory     Memory
 	// ChunkRows is the number of tokens whose logits stand at a time; 0: the power of two next to N/⌈V/C⌉, at least 128, so
 	// that a chunk of logits is about as large as one activation [N,C].
 	ChunkRows int
@@ -70,6 +80,9 @@ func New(be compute.Backend, c Config, w Weights, a *lora.Adapters, o Options) (
 	if err := c.fits(w, o); err != nil {
 		return nil, err
 	}
+	if _, ok := be.(compute.SparseLinear); o.Memory == MemoryFused && !ok {
+		return nil, fmt.Errorf("decoder: %s has no products over kept weights only; use --memory reuse", be.Name())
+	}
 	p := plan(&c, w, a, o)
 	ws := &compute.Workspace{
 		Weight: compute.NewSlot(be.Alloc(p.Slot), p.Slot),
@@ -94,6 +107,7 @@ func build(dev compute.Device, c Config, w Weights, a *lora.Adapters, o Options)
 		blk := w.Acquire(i)
 		for j := range m.linears[i] {
 			l := a.Linear(blk.Linears[j].Name)
+			l.Kept = o.Memory == MemoryFused
 			m.linears[i][j] = l
 			if l.Adapted() && m.first >= i {
 				m.first, m.lowest = i, min(m.lowest, stageOf(j))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/lora"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
@@ -83,7 +84,7 @@ func TestAPromptLongerThanThePlanRunsInPieces(t *testing.T) {
 func TestThePlanIsWhatTheStepUses(t *testing.T) {
 	for _, name := range goldens {
 		for _, method := range []lora.Method{lora.SPLoRA, lora.LoRA} {
-			for _, o := range []Options{{}, {Recompute: RecomputeNone}, {ChunkRows: 4}} {
+			for _, o := range []Options{{}, {Recompute: RecomputeNone}, {ChunkRows: 4}, {Memory: MemoryFused}} {
 				g := load(t, name)
 				m := g.model(t, method, nil, o)
 				b := g.batch()
@@ -294,5 +295,13 @@ func TestEachLayerHasItsOwnWindow(t *testing.T) {
 		if got := !slices.Equal(state(1), state(2)); got != reaches {
 			t.Errorf("window %d: token 0 reaches token 5 of layer %d: %v", m.Config.Windows[i], i, got)
 		}
+	}
+}
+
+func TestABackendThatCannotWalkKeptWeightsSaysSo(t *testing.T) {
+	g := load(t, "llama")
+	be := struct{ compute.Backend }{backend(t, MemoryReuse)}
+	if _, err := New(be, g.Case.Config, g.weights(t), nil, Options{Memory: MemoryFused}); err == nil || !strings.Contains(err.Error(), "--memory reuse") {
+		t.Errorf("error %v, want one that names --memory reuse", err)
 	}
 }

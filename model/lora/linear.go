@@ -31,6 +31,9 @@ type Linear struct {
 	Scale  float32
 	// A [r,in], B [out,r] and their gradients are windows into the flat vectors of Adapters; absent: frozen only.
 	A, B, DA, DB tensor.Tensor
+	// Kept walks the kept weights alone, where the device offers that and expects it to be faster (compute.SparseLinear); otherwise, and
+	// without Kept, the products go through the merged weight in the slot.
+	Kept bool
 	// Drop drops inputs of plain LoRA's path; the zero Dropout drops none.
 	Drop Dropout
 }
@@ -47,28 +50,74 @@ func (l *Linear) Adapted() bool { return !l.A.Absent() }
 
 func (l *Linear) plain() bool { return l.Adapted() && l.Method == LoRA }
 
-// merged leases the slot for W̃, or for W where the adapter has a path of its own or there is none.
-func (l *Linear) merged(dev compute.Device) tensor.Tensor {
-	w := dev.Weight.Lease(l.Name, l.W.Out, l.W.In)
+// inMerge is what W̃ has of the adapter: B, A, s, or nothing where the adapter has a path of its own or there is none.
+func (l *Linear) inMerge() (b, a tensor.Tensor, s float32) {
 	if l.Adapted() && l.Method == SPLoRA {
-		dev.Merge(w, l.W, l.B, l.A, l.Scale)
-	} else {
-		dev.Merge(w, l.W, tensor.Tensor{}, tensor.Tensor{}, 0)
+		return l.B, l.A, l.Scale
 	}
+	return
+}
+
+// merged leases the slot for W̃.
+func (l *Linear) merged(dev compute.Device) tensor.Tensor {
+	w := l.slot(dev)
+	b, a, s := l.inMerge()
+	dev.Merge(w, l.W, b, a, s)
 	return w
+}
+
+func (l *Linear) slot(dev compute.Device) tensor.Tensor {
+	return dev.Weight.Lease(l.Name, l.W.Out, l.W.In)
+}
+
+// walker is the device's way over the kept weights for n rows; nil: through the slot.
+func (l *Linear) walker(dev compute.Device, n int) compute.SparseLinear {
+	if !l.Kept || l.W.Dense() {
+		return nil
+	}
+	if k, ok := dev.Backend.(compute.SparseLinear); ok && k.WalksKept(l.W, n) {
+		return k
+	}
+	return nil
 }
 
 // Forward sets y = x·W̃ᵀ + bias + β·y. β is 0 or 1.
 func (l *Linear) Forward(dev compute.Device, y, x tensor.Tensor, beta float32) {
-	w := l.merged(dev)
-	dev.Gemm(y, 1, x, false, w, true, beta)
-	dev.Weight.Return(w)
+	l.product(dev, y, x, beta)
 	if l.plain() {
 		l.addPath(dev, y, x)
 	}
 	if !l.Bias.Absent() {
 		dev.AddBias(y, l.Bias)
 	}
+}
+
+// product sets y = x·W̃ᵀ + β·y.
+func (l *Linear) product(dev compute.Device, y, x tensor.Tensor, beta float32) {
+	if k := l.walker(dev, x.Rows); k != nil {
+		slot := l.slot(dev)
+		b, a, s := l.inMerge()
+		k.KeptForward(y, x, slot, l.W, b, a, s, beta)
+		dev.Weight.Return(slot)
+		return
+	}
+	w := l.merged(dev)
+	dev.Gemm(y, 1, x, false, w, true, beta)
+	dev.Weight.Return(w)
+}
+
+// inputGradient sets dx = dy·W̃ + β·dx.
+func (l *Linear) inputGradient(dev compute.Device, dx, dy tensor.Tensor, beta float32) {
+	if k := l.walker(dev, dy.Rows); k != nil {
+		slot := l.slot(dev)
+		b, a, s := l.inMerge()
+		k.KeptInput(dx, dy, slot, l.W, b, a, s, beta)
+		dev.Weight.Return(slot)
+		return
+	}
+	w := l.merged(dev)
+	dev.Gemm(dx, 1, dy, false, w, false, beta)
+	dev.Weight.Return(w)
 }
 
 // addPath adds s·(D(x)·Aᵀ)·Bᵀ to y.
@@ -92,9 +141,7 @@ func (l *Linear) dropped(dev compute.Device, x tensor.Tensor) tensor.Tensor {
 // Backward sets dx = dy·W̃ + β·dx, unless dx is absent, and adds to DA and DB, unless they are.
 func (l *Linear) Backward(dev compute.Device, dx, dy, x tensor.Tensor, beta float32) {
 	if !dx.Absent() {
-		w := l.merged(dev)
-		dev.Gemm(dx, 1, dy, false, w, false, beta)
-		dev.Weight.Return(w)
+		l.inputGradient(dev, dx, dy, beta)
 	}
 	switch {
 	case l.plain():
@@ -106,12 +153,16 @@ func (l *Linear) Backward(dev compute.Device, dx, dy, x tensor.Tensor, beta floa
 
 // maskedGradient forms G = M ⊙ (dyᵀ·x) in the slot, and adds DA += s·Bᵀ·G, DB += s·G·Aᵀ.
 func (l *Linear) maskedGradient(dev compute.Device, dy, x tensor.Tensor) {
-	g := dev.Weight.Lease(l.Name, l.W.Out, l.W.In)
+	g := l.slot(dev)
+	defer dev.Weight.Return(g)
+	if k := l.walker(dev, x.Rows); k != nil {
+		k.KeptAdapter(l.DA, l.DB, dy, x, g, l.W, l.B, l.A, l.Scale)
+		return
+	}
 	dev.Gemm(g, 1, dy, true, x, false, 0)
 	dev.Mask(g, l.W)
 	dev.Gemm(l.DA, l.Scale, l.B, true, g, false, 1)
 	dev.Gemm(l.DB, l.Scale, g, false, l.A, true, 1)
-	dev.Weight.Return(g)
 }
 
 // pathBackward differentiates s·(D(x)·Aᵀ)·Bᵀ: with u = dy·B,  dx += D(s·u·A),  DA += s·uᵀ·D(x),  DB += s·dyᵀ·(D(x)·Aᵀ).

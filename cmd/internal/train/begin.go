@@ -38,6 +38,9 @@ func (c *Config) Options(longest int) decoder.Options {
 	if c.Recompute == "none" {
 		o.Recompute = decoder.RecomputeNone
 	}
+	if c.Memory == "fused" {
+		o.Memory = decoder.MemoryFused
+	}
 	return o
 }
 

@@ -50,7 +50,7 @@ type Config struct {
 	Seed          uint64  `yaml:"seed" resume:"same" help:"seed of adapters, order and dropout"`
 
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
-	Memory    string `yaml:"memory" help:"reuse: merge each layer into the one reused weight slot"`
+	Memory    string `yaml:"memory" help:"reuse: each layer is merged, dense, into the one reused weight slot; fused: its products walk the kept weights only, where that is faster"`
 	DType     string `yaml:"dtype" resume:"same" help:"compute type: float32"`
 	Threads   int    `yaml:"threads" ranks:"own" help:"CPU threads of this rank (0: all it may use)"`
 
@@ -111,7 +111,7 @@ func (c *Config) Validate() error {
 		{!(c.Clip >= 0), fmt.Sprintf("--clip %v: at least 0", c.Clip)},
 		{!slices.Contains([]string{"truncate", "split", "error"}, c.TooLong), fmt.Sprintf("--too-long %q: truncate, split or error", c.TooLong)},
 		{!slices.Contains([]string{"block", "none"}, c.Recompute), fmt.Sprintf("--recompute %q: block or none", c.Recompute)},
-		{c.Memory != "reuse", fmt.Sprintf("--memory %q: this backend has reuse", c.Memory)},
+		{!slices.Contains([]string{"reuse", "fused"}, c.Memory), fmt.Sprintf("--memory %q: reuse or fused", c.Memory)},
 		{c.DType != "float32", fmt.Sprintf("--dtype %q: this backend computes in float32 (the base keeps the type it is stored in)", c.DType)},
 		{c.Threads < 0, fmt.Sprintf("--threads %d: at least 0", c.Threads)},
 		{min(c.EvalEvery, c.SaveEvery, c.KeepLast, c.Patience, c.ChecksumEvery) < 0, "--eval-every, --save-every, --keep-last, --patience, --checksum-every: at least 0"},
