@@ -27,13 +27,12 @@ type Config struct {
 
 // Backend computes on the host. One goroutine owns it.
 type Backend struct {
-	kern   *simd.Kernels
-	keptGo simd.Kept
-	pool   *pool
-	tasks  tasks
-	gemm   gemmBuffers
-	kept   keptBuffers
-	sums   []float64
+	kern  *simd.Kernels
+	pool  *pool
+	tasks tasks
+	gemm  gemmBuffers
+	kept  keptBuffers
+	sums  []float64
 }
 
 var _ compute.Backend = (*Backend)(nil)
@@ -81,7 +80,7 @@ func New(c Config) *Backend {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
 	k := kernels(c.ISA)
-	return &Backend{kern: k, keptGo: keptLoops(), pool: newPool(c.Threads, vec{k})}
+	return &Backend{kern: k, pool: newPool(c.Threads, vec{k})}
 }
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.

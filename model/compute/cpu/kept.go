@@ -62,7 +62,7 @@ func (t *tiles) word(i, k int) *uint64 { return &t.bits[i*t.step+k*t.block] }
 // WalksKept reports whether the products over kept weights are faster than the dense ones through the slot, as measured: it takes a
 // vector kernel, enough tokens to pay for the packing, and enough zeros.
 func (b *Backend) WalksKept(w *sparse.Weight, n int) bool {
-	return b.kern.Kept.Lanes != 0 && !w.Dense() && n >= 64 && min(w.In, w.Out) >= 64 && w.Density() <= 0.7
+	return !w.Dense() && n >= 64 && min(w.In, w.Out) >= 64 && w.Density() <= 0.7
 }
 
 // kept panics unless the operands of a product fit.
@@ -78,7 +78,7 @@ func kept(op string, x, y, slot tensor.Tensor, w *sparse.Weight) {
 // KeptForward sets y = x·W̃ᵀ + β·y.
 func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	kept("kept forward", x, y, slot, w)
-	b.tasks.keptMerge = keptMergeTask{mergeTask: newMerge("kept forward", w, bm, am, s), kern: b.loops(), t: b.tiles(w, slot)}
+	b.tasks.keptMerge = keptMergeTask{mergeTask: newMerge("kept forward", w, bm, am, s), kern: &b.kern.Kept, t: b.tiles(w, slot)}
 	t := &b.tasks.keptMerge
 	b.pool.run(t, t.t.chunks(), 1)
 	b.walk(y, x, t.t, beta)
@@ -87,7 +87,7 @@ func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am
 // KeptInput sets dx = dy·W̃ + β·dx.
 func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	kept("kept input", dx, dy, slot, w)
-	b.tasks.keptTurn = keptTurnTask{mergeTask: newMerge("kept input", w, bm, am, s), kern: b.loops(), t: b.turned(w, slot)}
+	b.tasks.keptTurn = keptTurnTask{mergeTask: newMerge("kept input", w, bm, am, s), kern: &b.kern.Kept, t: b.turned(w, slot)}
 	t := &b.tasks.keptTurn
 	b.pool.run(t, t.t.blocks(), 1)
 	b.walk(dx, dy, t.t, beta)
@@ -107,14 +107,6 @@ func (b *Backend) turned(w *sparse.Weight, slot tensor.Tensor) tiles {
 	t.starts = sized(&b.kept.starts, t.chunks()*t.blocks())
 	t.bits = sized(&b.kept.bits, t.blocks()*w.In)
 	return t
-}
-
-// loops are the kernels over kept weights: of the instruction set, or portable.
-func (b *Backend) loops() *simdKept {
-	if b.kern.Kept.Lanes != 0 {
-		return &b.kern.Kept
-	}
-	return &b.keptGo
 }
 
 // sized gives n elements of *buf, which grows.

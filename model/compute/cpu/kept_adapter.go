@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
@@ -20,14 +21,18 @@ func (b *Backend) KeptAdapter(da, db, dy, x, slot tensor.Tensor, w *sparse.Weigh
 
 // gradient sets G = M ⊙ (dyᵀ·x), packed in the slot.
 func (b *Backend) gradient(dy, x, slot tensor.Tensor, w *sparse.Weight) tiles {
-	k, g := b.loops(), b.tiles(w, slot)
+	k, g := &b.kern.Kept, b.tiles(w, slot)
 	for c := range g.chunks() {
 		g.place(c, w.Start(c*keptRows, 0))
 	}
 	if x.Rows == 0 {
 		clear(g.values)
 	}
-	wide := len(k.Dots) * k.Lanes
+	wide := len(k.Dots)
+	for k.Dots[wide-1] == nil {
+		wide--
+	}
+	wide *= k.Lanes
 	for first := 0; first < x.Rows; first += keptTokens {
 		n := min(keptTokens, x.Rows-first)
 		last := (n-1)%wide + 1
@@ -41,7 +46,7 @@ func (b *Backend) gradient(dy, x, slot tensor.Tensor, w *sparse.Weight) tiles {
 }
 
 // widthOf is the least width that Dots has and that is at least n.
-func widthOf(k *simdKept, n int) int {
+func widthOf(k *simd.Kept, n int) int {
 	for k.Dots[n-1] == nil {
 		n++
 	}
@@ -53,7 +58,7 @@ const dotBlocks = 8
 
 // keptDotsTask adds the panels' part to G, or sets it with the first; a piece is a chunk of rows by dotBlocks blocks.
 type keptDotsTask struct {
-	kern *simdKept
+	kern *simd.Kept
 	g    tiles
 	x, y panels
 }
@@ -94,7 +99,7 @@ func (t *keptDotsTask) tile(c, k, q int) {
 
 // addDB adds s·G·Aᵀ to db: a walk over G with panels of Aᵀ.
 func (b *Backend) addDB(db, am tensor.Tensor, g tiles, s float32) {
-	k := b.loops()
+	k := &b.kern.Kept
 	wide := len(k.Walk) * k.Lanes
 	p := b.fill(&b.kept.a, am, 0, am.Rows, wide, roundUp((am.Rows-1)%wide+1, k.Lanes), am.Cols)
 	b.tasks.keptDB = keptDBTask{k, g, p, db.Float32(), s}
@@ -103,7 +108,7 @@ func (b *Backend) addDB(db, am tensor.Tensor, g tiles, s float32) {
 
 // keptDBTask adds s·G·Aᵀ to db, a chunk of rows in each piece.
 type keptDBTask struct {
-	kern *simdKept
+	kern *simd.Kept
 	g    tiles
 	a    panels
 	db   []float32
@@ -130,7 +135,7 @@ func (t *keptDBTask) do(w *worker, c, end int) {
 
 // addDA adds s·Bᵀ·G to da, Lanes rows at a time.
 func (b *Backend) addDA(da, bm tensor.Tensor, g tiles, s float32) {
-	k, r := b.loops(), bm.Cols
+	k, r := &b.kern.Kept, bm.Cols
 	slice := sized(&b.kept.b, bm.Rows*k.Lanes)
 	for p := 0; p < r; p += k.Lanes {
 		n := min(k.Lanes, r-p)
@@ -145,7 +150,7 @@ func (b *Backend) addDA(da, bm tensor.Tensor, g tiles, s float32) {
 
 // keptDATask adds s·bᵀ·G to n rows of da; b [out, Lanes]. A piece is a block of columns.
 type keptDATask struct {
-	kern *simdKept
+	kern *simd.Kept
 	g    tiles
 	b    []float32
 	da   []float32

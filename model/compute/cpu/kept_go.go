@@ -3,12 +3,14 @@ package cpu
 import (
 	"math/bits"
 	"unsafe"
+
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
 )
 
 // keptLoops are the portable kernels over kept weights, and the twin of the others.
-func keptLoops() simdKept {
+func keptLoops() simd.Kept {
 	const lanes = 16
-	k := simdKept{Lanes: lanes, Compress: compressGo}
+	k := simd.Kept{Lanes: lanes, Compress: compressGo}
 	for n := range k.Walk {
 		k.Walk[n] = func(rows int, y, x *float32, bits *uint64, step int, values *float32) {
 			walkGo((n+1)*lanes, rows, y, x, bits, step, values)

@@ -3,13 +3,14 @@ package cpu
 import (
 	"math/bits"
 
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/tensor"
 )
 
 // keptMergeTask sets t to W̃ = M ⊙ (W + s·B·A), packed; a piece is a chunk of rows.
 type keptMergeTask struct {
 	mergeTask
-	kern *simdKept
+	kern *simd.Kept
 	t    tiles
 }
 
@@ -59,7 +60,7 @@ func (t *tiles) place(c, n int) []uint32 {
 // keptTurnTask sets t to W̃ᵀ, packed; a piece is 64 rows of W̃, which are a block of columns of t.
 type keptTurnTask struct {
 	mergeTask
-	kern *simdKept
+	kern *simd.Kept
 	t    tiles
 }
 

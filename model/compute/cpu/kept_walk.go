@@ -5,8 +5,6 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
-type simdKept = simd.Kept
-
 // panels are rows [first, first+n) of a matrix [N,cols], transposed: panel q is [space][width(q)], rows q·wide … of it side by side.
 type panels struct {
 	src            tensor.Tensor
@@ -63,7 +61,7 @@ func (b *Backend) fill(buf *[]float32, src tensor.Tensor, first, n, wide, last, 
 
 // walk sets y = x·tᵀ + β·y.
 func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
-	k := b.loops()
+	k := &b.kern.Kept
 	for first := 0; first < x.Rows; first += keptTokens {
 		n := min(keptTokens, x.Rows-first)
 		wide := len(k.Walk) * k.Lanes
@@ -75,7 +73,7 @@ func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 
 // walkTask sets y [first+n, rows] from x's panels; a piece is a chunk of t's rows against one panel.
 type walkTask struct {
-	kern *simdKept
+	kern *simd.Kept
 	t    tiles
 	x    panels
 	y    tensor.Tensor

@@ -8,7 +8,7 @@ import (
 
 // loops are the portable kernels and the twin of the others: everything is a Go loop.
 func loops() *simd.Kernels {
-	return &simd.Kernels{Name: "go", Lanes: 4, MR: 4, NR: 4, RowStep: 4, Tile: [3][2]simd.Tile{{tileGo}}}
+	return &simd.Kernels{Name: "go", Lanes: 4, MR: 4, NR: 4, RowStep: 4, Tile: [3][2]simd.Tile{{tileGo}}, Kept: keptLoops()}
 }
 
 // tileGo is a 4×4 tile, as two halves of 4×2 that stay in registers.

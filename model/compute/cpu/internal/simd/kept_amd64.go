@@ -49,3 +49,57 @@ func spread512(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
 func compress512(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+
+//go:noescape
+func walk256x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x2(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x3(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x4(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x5(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x6(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x7(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func walk256x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func keptDots256x1(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x2(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x3(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x4(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x5(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x6(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x7(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func keptDots256x8(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+
+//go:noescape
+func spread256(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func compress256(words int, dst *float32, at *uint32, src *float32, bits *uint64)

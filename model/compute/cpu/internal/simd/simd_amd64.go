@@ -45,17 +45,26 @@ func For(name string) *Kernels {
 			},
 			Expand:    [3]func(int, *float32, *uint64, unsafe.Pointer){expand256F32, expand256BF16, expand256F16},
 			MaskWords: maskWords256, Combine: combine256,
+			Kept: kept256(),
 			Peak: peak256,
 		}
 	}
 	return nil
 }
 
-// kept512 needs POPCNT, BMI1 and BMI2, which every processor with AVX-512 has.
+// kept512 and kept256 need POPCNT, BMI1 and BMI2, which every processor with AVX2 and FMA has.
 func kept512() Kept {
 	k := Kept{Lanes: 16, Spread: spread512, Compress: compress512}
 	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk512x1, walk512x2, walk512x3, walk512x4, walk512x5, walk512x6, walk512x7, walk512x8}
 	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7], k.Dots[11], k.Dots[15] = keptDots512x1, keptDots512x2, keptDots512x4, keptDots512x8, keptDots512x12, keptDots512x16
+	return k
+}
+
+func kept256() Kept {
+	k := Kept{Lanes: 8, Spread: spread256, Compress: compress256}
+	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk256x1, walk256x2, walk256x3, walk256x4, walk256x5, walk256x6, walk256x7, walk256x8}
+	copy(k.Dots[:], []func(int, *float32, *float32, *float32, *uint64, int, uint64, uint64, int){
+		keptDots256x1, keptDots256x2, keptDots256x3, keptDots256x4, keptDots256x5, keptDots256x6, keptDots256x7, keptDots256x8})
 	return k
 }
 

@@ -1,77 +1,95 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
-// Kernels over the kept weights of blocks of 64 inputs: one mask word is one row's part, and says where its weights are. The
-// activations are panels: a row of 16·v tokens for each input.
+// Kernels over the kept weights of blocks of 64 columns: one mask word is one row's part, and its bits are the indices. x
+// and y are panels, whose rows have a few registers of tokens.
 
-// kept writes them for AVX-512.
+// kept writes them.
 func kept(a *asm, v isa) {
-	if v.lanes != 16 {
-		return
-	}
 	for n := 1; n <= 8; n++ {
-		walk(a, n)
+		walk(a, v, n)
+	}
+	spread(a, v)
+	if v.lanes == 8 {
+		for n := 1; n <= 8; n++ {
+			keptDots256(a, n)
+		}
+		compress256(a)
+		return
 	}
 	for _, n := range keptWidths {
-		keptDots(a, n)
+		keptDots512(a, n)
 	}
-	spread(a)
-	compress(a)
+	compress512(a)
 }
 
-// keptWidths are the widths of the panels, in registers, for keptDots.
+// keptWidths are the widths of the panels, in registers, for keptDots512.
 var keptWidths = []int{1, 2, 4, 8, 12, 16}
 
-// width sets AX to the place of panel row AX.
+// width sets AX to the place of panel row AX, whose rows have n bytes.
 func width(a *asm, n int) {
 	if n&(n-1) == 0 {
-		shift := 6
-		for ; n > 1; n /= 2 {
-			shift++
-		}
-		a.f("SHLQ $%d, AX", shift)
+		a.f("SHLQ $%d, AX", bits.TrailingZeros(uint(n)))
 		return
 	}
-	a.f("IMUL3Q $%d, AX, AX", 64*n)
+	a.f("IMUL3Q $%d, AX, AX", n)
+}
+
+// words begins a loop over rows: R9 is the next row's word. BX is bits, R8 the step, CX the number of rows.
+func words(a *asm, bits, step string) {
+	a.f("MOVQ rows+0(FP), CX")
+	a.f("MOVQ %s(FP), BX", bits)
+	a.f("MOVQ %s(FP), R8", step)
+	a.f("SHLQ $3, R8")
+	a.label("row")
+	a.f("MOVQ (BX), R9")
+	a.f("ADDQ R8, BX")
+}
+
+// next ends it, with the given advance of DI or SI.
+func next(a *asm, bytes int, reg string) {
+	a.label("next")
+	a.f("ADDQ $%d, %s", bytes, reg)
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	a.ret()
 }
 
 // walk writes
 //
 //	func walk512x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
 //
-// y[i,:] += Σ_j kept in bits[i·step] of value·x[j,:], i < rows, rows of 16·n floats; the values are packed, i by i. The sum runs in
+// y[i,:] += Σ_j kept in bits[i·step] of value·x[j,:], i < rows, rows of n registers; the values are packed, i by i. The sum runs in
 // rising j, over `sets` partial sums in turn where n is small.
-func walk(a *asm, n int) {
+func walk(a *asm, v isa, n int) {
 	sets := max(1, min(4, 8/n))
-	a.text(fmt.Sprintf("walk512x%d", n), 48)
-	a.f("MOVQ rows+0(FP), CX")
+	value := v.r(v.regs - 1)
+	a.text(fmt.Sprintf("walk%sx%d", v.name, n), 48)
 	a.f("MOVQ y+8(FP), DI")
 	a.f("MOVQ x+16(FP), SI")
-	a.f("MOVQ bits+24(FP), BX")
-	a.f("MOVQ step+32(FP), R8")
 	a.f("MOVQ values+40(FP), DX")
-	a.f("SHLQ $3, R8")
-	a.label("row")
-	a.f("MOVQ (BX), R9")
-	a.f("ADDQ R8, BX")
+	words(a, "bits+24", "step+32")
 	a.f("TESTQ R9, R9")
 	a.f("JZ next")
 	for i := range n {
-		a.f("VMOVUPS %d(DI), Z%d", 64*i, i)
+		a.f("VMOVUPS %d(DI), %s", v.bytes()*i, v.r(i))
 	}
 	for i := n; i < n*sets; i++ {
-		a.f("VPXORD Z%d, Z%d, Z%d", i, i, i)
+		a.f("VXORPS %s, %s, %s", v.r(i), v.r(i), v.r(i))
 	}
 	a.f("PCALIGN $32")
 	a.label("entry")
 	for s := range sets {
 		a.f("TZCNTQ R9, AX")
-		width(a, n)
-		a.f("ADDQ SI, AX")
-		a.f("VBROADCASTSS (DX), Z31")
+		width(a, n*v.bytes())
+		a.f("ADDQ SI, AX") // an indexed operand would split the multiply-adds in two
+		a.f("VBROADCASTSS (DX), %s", value)
 		for i := range n {
-			a.f("VFMADD231PS %d(AX), Z31, Z%d", 64*i, s*n+i)
+			a.f("VFMADD231PS %d(AX), %s, %s", v.bytes()*i, value, v.r(s*n+i))
 		}
 		a.f("ADDQ $4, DX")
 		a.f("BLSRQ R9, R9")
@@ -83,45 +101,24 @@ func walk(a *asm, n int) {
 	a.label("done")
 	for s := 1; s < sets; s++ {
 		for i := range n {
-			a.f("VADDPS Z%d, Z%d, Z%d", s*n+i, i, i)
+			a.f("VADDPS %s, %s, %s", v.r(s*n+i), v.r(i), v.r(i))
 		}
 	}
 	for i := range n {
-		a.f("VMOVUPS Z%d, %d(DI)", i, 64*i)
+		a.f("VMOVUPS %s, %d(DI)", v.r(i), v.bytes()*i)
 	}
-	a.label("next")
-	a.f("ADDQ $%d, DI", 64*n)
-	a.f("DECQ CX")
-	a.f("JNZ row")
-	a.ret()
+	next(a, n*v.bytes(), "DI")
 }
 
-// keptDots writes
+// keptDots512 writes
 //
 //	func keptDots512x16(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
 //
 // dst_ij = y[i,:]·x[j,:] (+ dst_ij with add) for the j kept in bits[i·step] & keep; rows of 16·n floats. dst is packed by whole words; of each, those
 // in below are passed over. Sixteen sums are folded into one register at a time. Row 64 of x is read, and not used.
-func keptDots(a *asm, n int) {
+func keptDots512(a *asm, n int) {
 	a.text(fmt.Sprintf("keptDots512x%d", n), 72)
-	a.f("MOVQ rows+0(FP), CX")
-	a.f("MOVQ dst+8(FP), DX")
-	a.f("MOVQ y+16(FP), DI")
-	a.f("MOVQ x+24(FP), SI")
-	a.f("MOVQ bits+32(FP), BX")
-	a.f("MOVQ step+40(FP), R8")
-	a.f("SHLQ $3, R8")
-	a.label("row")
-	a.f("MOVQ (BX), R9")
-	a.f("ADDQ R8, BX")
-	a.f("MOVQ R9, R11")
-	a.f("ANDQ below+56(FP), R11")
-	a.f("POPCNTQ R11, R11")
-	a.f("LEAQ (DX)(R11*4), R12")
-	a.f("POPCNTQ R9, R11")
-	a.f("LEAQ (DX)(R11*4), DX")
-	a.f("ANDQ keep+48(FP), R9")
-	a.f("JZ next")
+	dotsRow(a)
 	a.f("POPCNTQ R9, R10")
 	for i := range n {
 		a.f("VMOVUPS %d(DI), Z%d", 64*i, 16+i)
@@ -133,11 +130,11 @@ func keptDots(a *asm, n int) {
 	for q := range 2 {
 		a.f("CMPQ R10, $%d", 8*q+4)
 		a.f("JGT oct%d", q)
-		dots(a, n, 4)
+		dots(a, avx512, n, 4)
 		quad(a, 0, 8+2*q)
 		a.f("JMP fold")
 		a.label(fmt.Sprintf("oct%d", q))
-		dots(a, n, 8)
+		dots(a, avx512, n, 8)
 		quad(a, 0, 8+2*q)
 		quad(a, 4, 9+2*q)
 		if q == 0 {
@@ -169,30 +166,82 @@ func keptDots(a *asm, n int) {
 	a.f("ADDQ $64, R12")
 	a.f("SUBQ $16, R10")
 	a.f("JGT group")
-	a.label("next")
-	a.f("ADDQ $%d, DI", 64*n)
-	a.f("DECQ CX")
-	a.f("JNZ row")
-	a.ret()
+	next(a, 64*n, "DI")
 }
 
-// dots sets Z0…Z(m−1) to the products, lane by lane, of the next m kept positions of R9.
-func dots(a *asm, n, m int) {
+// dotsRow begins the loop over rows of keptDots: R12 is where the row's sums go, R9 the bits that are kept.
+func dotsRow(a *asm) {
+	a.f("MOVQ dst+8(FP), DX")
+	a.f("MOVQ y+16(FP), DI")
+	a.f("MOVQ x+24(FP), SI")
+	words(a, "bits+32", "step+40")
+	a.f("MOVQ R9, R11")
+	a.f("ANDQ below+56(FP), R11")
+	a.f("POPCNTQ R11, R11")
+	a.f("LEAQ (DX)(R11*4), R12")
+	a.f("POPCNTQ R9, R11")
+	a.f("LEAQ (DX)(R11*4), DX")
+	a.f("ANDQ keep+48(FP), R9")
+	a.f("JZ next")
+}
+
+// keptDots256 is keptDots512 with four sums at a time.
+func keptDots256(a *asm, n int) {
+	a.text(fmt.Sprintf("keptDots256x%d", n), 72)
+	dotsRow(a)
+	a.f("POPCNTQ R9, R10")
+	for i := range n {
+		a.f("VMOVUPS %d(DI), Y%d", 32*i, 8+i)
+	}
+	a.label("group")
+	dots(a, avx2, n, 4)
+	for h := range 2 { // pairs, then pairs of pairs, then halves
+		a.f("VUNPCKHPS Y%d, Y%d, Y4", 2*h+1, 2*h)
+		a.f("VUNPCKLPS Y%d, Y%d, Y%d", 2*h+1, 2*h, 2*h)
+		a.f("VADDPS Y4, Y%d, Y%d", 2*h, 2*h)
+	}
+	a.f("VUNPCKHPD Y2, Y0, Y4")
+	a.f("VUNPCKLPD Y2, Y0, Y0")
+	a.f("VADDPS Y4, Y0, Y0")
+	a.f("VEXTRACTF128 $1, Y0, X4")
+	a.f("VADDPS X4, X0, X0")
+	a.f("MOVL $4, AX")
+	a.f("CMPQ R10, AX")
+	a.f("CMOVQLT R10, AX")
+	a.f("LEAQ keptMask<>+16(SB), R11")
+	a.f("SHLQ $2, AX")
+	a.f("SUBQ AX, R11")
+	a.f("VMOVUPS (R11), X5")
+	a.f("CMPQ add+64(FP), $0")
+	a.f("JE set")
+	a.f("VMASKMOVPS (R12), X5, X4")
+	a.f("VADDPS X4, X0, X0")
+	a.label("set")
+	a.f("VMASKMOVPS X0, X5, (R12)")
+	a.f("ADDQ $16, R12")
+	a.f("SUBQ $4, R10")
+	a.f("JGT group")
+	next(a, 32*n, "DI")
+}
+
+// dots sets registers 0…m−1 to the products, lane by lane, of the next m kept positions of R9 with the row of y, which stands in the upper
+// half of the registers.
+func dots(a *asm, v isa, n, m int) {
 	at := []string{"R14", "R11", "R13", "R15"}
 	for p := 0; p < m; p += 4 {
 		for i := range 4 {
 			a.f("TZCNTQ R9, AX")
-			width(a, n)
+			width(a, n*v.bytes())
 			a.f("BLSRQ R9, R9")
 			a.f("LEAQ (SI)(AX*1), %s", at[i])
 		}
 		for k := range n {
 			for i := range 4 {
-				op, mem := "VFMADD231PS", fmt.Sprintf("%d(%s)", 64*k, at[i])
+				op, mem := "VFMADD231PS", fmt.Sprintf("%d(%s)", v.bytes()*k, at[i])
 				if k == 0 {
 					op = "VMULPS"
 				}
-				a.f("%s %s, Z%d, Z%d", op, mem, 16+k, p+i)
+				a.f("%s %s, %s, %s", op, mem, v.r(v.regs/2+k), v.r(p+i))
 			}
 		}
 	}
@@ -215,45 +264,37 @@ func quad(a *asm, r, dst int) {
 //
 //	func spread512(rows int, y, x *float32, bits *uint64, step int, values *float32)
 //
-// y[j,:] += value·x[i,:] for the j kept in bits[i·step], i < rows; rows of 16 floats. The transpose of walk.
-func spread(a *asm) {
-	a.text("spread512", 48)
-	a.f("MOVQ rows+0(FP), CX")
+// y[j,:] += value·x[i,:] for the j kept in bits[i·step], i < rows; rows of one register. The transpose of walk.
+func spread(a *asm, v isa) {
+	a.text("spread"+v.name, 48)
 	a.f("MOVQ y+8(FP), DI")
 	a.f("MOVQ x+16(FP), SI")
-	a.f("MOVQ bits+24(FP), BX")
-	a.f("MOVQ step+32(FP), R8")
 	a.f("MOVQ values+40(FP), DX")
-	a.f("SHLQ $3, R8")
-	a.label("row")
-	a.f("MOVQ (BX), R9")
-	a.f("ADDQ R8, BX")
+	words(a, "bits+24", "step+32")
 	a.f("TESTQ R9, R9")
 	a.f("JZ next")
-	a.f("VMOVUPS (SI), Z0")
+	a.f("VMOVUPS (SI), %s", v.r(0))
 	a.f("PCALIGN $32")
 	a.label("entry")
 	a.f("TZCNTQ R9, AX")
-	a.f("SHLQ $6, AX")
-	a.f("VMOVUPS (DI)(AX*1), Z1")
-	a.f("VFMADD231PS.BCST (DX), Z0, Z1")
-	a.f("VMOVUPS Z1, (DI)(AX*1)")
+	width(a, v.bytes())
+	a.f("ADDQ DI, AX")
+	a.f("VBROADCASTSS (DX), %s", v.r(2))
+	a.f("VMOVUPS (AX), %s", v.r(1))
+	a.f("VFMADD231PS %s, %s, %s", v.r(2), v.r(0), v.r(1))
+	a.f("VMOVUPS %s, (AX)", v.r(1))
 	a.f("ADDQ $4, DX")
 	a.f("BLSRQ R9, R9")
 	a.f("JNZ entry")
-	a.label("next")
-	a.f("ADDQ $64, SI")
-	a.f("DECQ CX")
-	a.f("JNZ row")
-	a.ret()
+	next(a, v.bytes(), "SI")
 }
 
-// compress writes
+// compress512 writes
 //
 //	func compress512(words int, dst *float32, at *uint32, src *float32, bits *uint64)
 //
 // dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words; at_k moves on behind them. With at nil they follow each other.
-func compress(a *asm) {
+func compress512(a *asm) {
 	a.text("compress512", 40)
 	a.f("MOVQ words+0(FP), CX")
 	a.f("MOVQ dst+8(FP), DI")
@@ -293,17 +334,65 @@ func compress(a *asm) {
 	a.ret()
 }
 
-// keptDeclarations are their Go stubs.
+// compress256 is compress512 one element at a time.
+func compress256(a *asm) {
+	a.WriteString("\n")
+	for i := range 4 {
+		fmt.Fprintf(a, "DATA keptMask<>+%d(SB)/8, $%s\n", 8*i, []string{"0xffffffffffffffff", "0"}[i/2])
+	}
+	a.WriteString("GLOBL keptMask<>(SB), RODATA|NOPTR, $32\n")
+	a.text("compress256", 40)
+	a.f("MOVQ words+0(FP), CX")
+	a.f("MOVQ dst+8(FP), DI")
+	a.f("MOVQ at+16(FP), R8")
+	a.f("MOVQ src+24(FP), SI")
+	a.f("MOVQ bits+32(FP), BX")
+	a.f("MOVQ DI, DX")
+	a.label("word")
+	a.f("MOVQ (BX), R9")
+	a.f("TESTQ R8, R8")
+	a.f("JZ follow")
+	a.f("MOVL (R8), AX")
+	a.f("LEAQ (DI)(AX*4), DX")
+	a.f("POPCNTQ R9, R10")
+	a.f("ADDL R10, (R8)")
+	a.f("ADDQ $4, R8")
+	a.label("follow")
+	a.f("TESTQ R9, R9")
+	a.f("JZ end")
+	a.label("entry")
+	a.f("TZCNTQ R9, AX")
+	a.f("MOVL (SI)(AX*4), R10")
+	a.f("MOVL R10, (DX)")
+	a.f("ADDQ $4, DX")
+	a.f("BLSRQ R9, R9")
+	a.f("JNZ entry")
+	a.label("end")
+	a.f("ADDQ $256, SI")
+	a.f("ADDQ $8, BX")
+	a.f("DECQ CX")
+	a.f("JNZ word")
+	a.ret()
+}
+
+// keptDeclarations are the Go stubs.
 func keptDeclarations() string {
 	a := new(asm)
 	a.WriteString("// Code generated by go generate (gen). DO NOT EDIT.\n\npackage simd\n")
-	for n := 1; n <= 8; n++ {
-		fmt.Fprintf(a, "\n//go:noescape\nfunc walk512x%d(rows int, y, x *float32, bits *uint64, step int, values *float32)\n", n)
+	stub := func(format string, args ...any) { fmt.Fprintf(a, "\n//go:noescape\nfunc "+format+"\n", args...) }
+	for _, v := range []isa{avx512, avx2} {
+		for n := 1; n <= 8; n++ {
+			stub("walk%sx%d(rows int, y, x *float32, bits *uint64, step int, values *float32)", v.name, n)
+		}
+		widths := keptWidths
+		if v.lanes == 8 {
+			widths = []int{1, 2, 3, 4, 5, 6, 7, 8}
+		}
+		for _, n := range widths {
+			stub("keptDots%sx%d(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)", v.name, n)
+		}
+		stub("spread%s(rows int, y, x *float32, bits *uint64, step int, values *float32)", v.name)
+		stub("compress%s(words int, dst *float32, at *uint32, src *float32, bits *uint64)", v.name)
 	}
-	for _, n := range keptWidths {
-		fmt.Fprintf(a, "\n//go:noescape\nfunc keptDots512x%d(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)\n", n)
-	}
-	a.WriteString("\n//go:noescape\nfunc spread512(rows int, y, x *float32, bits *uint64, step int, values *float32)\n")
-	a.WriteString("\n//go:noescape\nfunc compress512(words int, dst *float32, at *uint32, src *float32, bits *uint64)\n")
 	return a.String()
 }
