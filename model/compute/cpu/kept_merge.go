@@ -104,11 +104,13 @@ func (t *keptTurnTask) pack(cols []float32, k, j, n, at int) int {
 // turnBits sets rows [j, j+n) of block i0/64 of Mᵀ.
 func (t *keptTurnTask) turnBits(i0, i1, j, n int) {
 	var m [64]uint64
+	words := t.w.Words()
+	mask := t.w.Mask()[i0*words : i1*words]
 	for ; n > 0; j, n = j+64, n-64 {
-		clear(m[i1-i0:])
-		for i := i0; i < i1; i++ {
-			m[i-i0] = t.w.RowBits(i)[j/64]
+		for i := range i1 - i0 {
+			m[i] = mask[i*words+j/64]
 		}
+		clear(m[i1-i0:])
 		turn64(&m)
 		copy(t.t.bits[i0/64*t.t.block+j:][:min(64, n)], m[:])
 	}
@@ -118,10 +120,13 @@ func (t *keptTurnTask) turnBits(i0, i1, j, n int) {
 func turn64(m *[64]uint64) {
 	low := uint64(1<<32 - 1)
 	for h := 32; h > 0; h, low = h/2, low^low<<(h/2) {
-		for i := 0; i < 64; i = (i + h + 1) &^ h {
-			x := (m[i]>>h ^ m[i+h]) & low
-			m[i] ^= x << h
-			m[i+h] ^= x
+		for i := 0; i < 64; i += 2 * h {
+			for k := i; k < i+h; k++ {
+				a, b := &m[k&63], &m[(k+h)&63] // & 63 spares the checks
+				x := (*a>>(h&63) ^ *b) & low
+				*a ^= x << (h & 63)
+				*b ^= x
+			}
 		}
 	}
 }
