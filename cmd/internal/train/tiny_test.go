@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/zap"
@@ -118,14 +119,28 @@ type job struct {
 	// stopAfter sends a signal to a rank when rank 0 reports that step; 0: never.
 	stopAfter int
 	progress  bytes.Buffer
-	errs      []error // of all ranks, after a run
+	errs      []error       // of all ranks, after a run
+	walks     *atomic.Int64 // merged linears that ran over their kept weights only
 }
 
 func newJob(t *testing.T, world int) *job {
 	c := Defaults()
 	c.Model, c.Data, c.Out = "tiny", List{"rows"}, filepath.Join(t.TempDir(), "out")
 	c.Rank, c.Alpha, c.LR, c.GlobalBatch, c.MaxSteps, c.MicroBatch, c.LogEvery, c.KeepLast = 3, 5, 1e-2, 4, 8, 1, 1, 0
-	return &job{Config: c, world: world, rows: rowFile(t, 11), model: tiny(t)}
+	return &job{Config: c, world: world, rows: rowFile(t, 11), model: tiny(t), walks: new(atomic.Int64)}
+}
+
+// walking is a backend that walks the kept weights of the smallest linear, too, and counts.
+type walking struct {
+	*cpu.Backend
+	n *atomic.Int64
+}
+
+func (walking) WalksKept(*sparse.Weight, int) bool { return true }
+
+func (b walking) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
+	b.n.Add(1)
+	b.Backend.KeptForward(y, x, slot, w, bm, am, s, beta)
 }
 
 // watch passes progress on and calls seen with each line.
@@ -164,7 +179,7 @@ func (j *job) run(t *testing.T) error {
 		}
 		be := cpu.New(cpu.Config{Threads: 1})
 		t.Cleanup(func() { be.Close() })
-		env.Backend = be
+		env.Backend = walking{be, j.walks}
 		if r == 0 {
 			env.Err = watch{&j.progress, func(line []byte) {
 				if j.stopAfter > 0 && bytes.HasPrefix(line, fmt.Appendf(nil, "step %d/", j.stopAfter)) {

@@ -47,6 +47,7 @@ func everyOp(b compute.Backend) func() {
 	}
 	slot, la, lb, half := f(c, c), f(r, c), f(c, r), filled(tensor.BF16, n, c)
 	m := compute.Attn{B: 1, Tq: n, Tk: n, Hq: heads, Hkv: 1, D: d, Scale: 0.3, QPos: pos, KPos: pos, QDoc: doc, KDoc: doc}
+	l := b.(compute.SparseLinear)
 	one := m
 	one.Tq, one.QPos, one.QDoc = 1, pos.Window(n-1, 1, 1), doc.Window(n-1, 1, 1)
 	return func() {
@@ -58,6 +59,9 @@ func everyOp(b compute.Backend) func() {
 		b.Gemm(z.Slice(0, 1), 1, x.Slice(0, 1), false, slot, true, 1)
 		b.Merge(slot, packed, lb, la, 2)
 		b.Mask(slot, packed)
+		l.KeptForward(z, x, slot, packed, lb, la, 2, 1)
+		l.KeptInput(z, x, slot, packed, lb, la, 2, 0)
+		l.KeptAdapter(la, lb, x, y, slot, packed, lb, la, 1e-9)
 		b.AddBias(y, w)
 		b.Add(y, x)
 		b.Gather(y, half, pos)
@@ -93,9 +97,16 @@ func TestOperationsAllocateNothingOnceTheirScratchHasGrown(t *testing.T) {
 func TestAShapeThatDoesNotFitPanicsAndNamesTheOperand(t *testing.T) {
 	b := open(t, cpu.Config{Threads: 1})
 	f := func(rows, cols int) tensor.Tensor { return tensor.New(tensor.F32, rows, cols) }
+	l := b.(compute.SparseLinear)
 	short := f(2, 4)
 	short.Mem.Host = short.Mem.Host[:8]
+	dense, err := sparse.Pack(f(2, 3), nil, sparse.Pattern{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for want, op := range map[string]func(){
+		"weight [2,3] is dense":  func() { l.KeptForward(f(4, 2), f(4, 3), f(2, 3), dense, f(2, 1), f(1, 3), 1, 0) },
+		"kept input: y is":       func() { l.KeptInput(f(4, 3), f(4, 3), f(2, 3), dense, f(2, 1), f(1, 3), 1, 0) },
 		"inner sizes 3 and 4":    func() { b.Gemm(f(2, 2), 1, f(2, 3), false, f(4, 2), false, 0) },
 		"gemm: dst":              func() { b.Gemm(f(2, 3), 1, f(2, 3), false, f(3, 2), false, 0) },
 		"gemm: a is int32":       func() { b.Gemm(f(2, 2), 1, tensor.New(tensor.I32, 2, 3), false, f(3, 2), false, 0) },

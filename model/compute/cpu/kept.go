@@ -18,7 +18,7 @@ import (
 // Beside the slot it takes scratch memory of its own, which grows to what the largest layer needs: panels of at most keptTokens tokens,
 // 4·keptTokens·(in + out) bytes, one bit per weight for Mᵀ, and about 4·max(r, 16)·(in + out) bytes.
 const (
-	keptRows   = 128 // rows of W̃ that a piece of work takes
+	keptRows   = 64  // rows of W̃ that a piece of work takes
 	keptTokens = 256 // tokens whose panels stand at a time
 	keptCols   = 256 // columns merged at a time on the way to W̃ᵀ
 )

@@ -54,7 +54,7 @@ func widthOf(k *simd.Kept, n int) int {
 }
 
 // dotBlocks is the number of blocks of columns of a piece of G.
-const dotBlocks = 8
+const dotBlocks = 2
 
 // keptDotsTask adds the panels' part to G, or sets it with the first; a piece is a chunk of rows by dotBlocks blocks.
 type keptDotsTask struct {

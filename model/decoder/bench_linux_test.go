@@ -2,8 +2,11 @@ package decoder
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/splora/splora/model/compute/cpu"
 	"github.com/splora/splora/model/lora"
@@ -18,15 +21,28 @@ func BenchmarkStep(b *testing.B) {
 		for memory, form := range []string{"reuse", "fused"} {
 			b.Run(fmt.Sprintf("keep%v/%s", keep, form), func(b *testing.B) {
 				m, batch := benchModel(b, keep, Memory(memory))
+				best := math.Inf(1)
 				for b.Loop() {
+					start := processorTime()
 					m.Adapters.ZeroGrads(m)
 					if _, _, err := m.LossGrad(batch); err != nil {
 						b.Fatal(err)
 					}
+					best = min(best, processorTime()-start)
 				}
+				b.ReportMetric(best*1e3, "cpu-ms/step")
 			})
 		}
 	}
+}
+
+// processorTime is that of all threads, in seconds, which a busy neighbour changes less than the clock on the wall.
+func processorTime() float64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		panic(err)
+	}
+	return float64(t.Nano()) / 1e9
 }
 
 // benchModel keeps a fraction of the weights: 2:4 for a half.
