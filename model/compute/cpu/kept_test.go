@@ -1,0 +1,133 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
+)
+
+// words are mask words of every kind: empty, full, single, and random ones of all densities, every other one of them to be used.
+func words(r *rand.Rand) (all []uint64, rows, kept int) {
+	use := []uint64{0, ^uint64(0), 1, 1 << 63, 1<<32 - 1, 0x3333333333333333, 0}
+	for range 20 {
+		m := r.Uint64()
+		for range r.IntN(4) {
+			m &= r.Uint64()
+		}
+		use = append(use, m)
+	}
+	for _, m := range use {
+		all = append(all, m, r.Uint64())
+		kept += bits.OnesCount64(m)
+	}
+	return all, len(use), kept
+}
+
+func normals(r *rand.Rand, n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(r.NormFloat64())
+	}
+	return v
+}
+
+// closeTo compares two results of sums of some dozens of products.
+func closeTo(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	for i := range want {
+		if d := math.Abs(float64(got[i] - want[i])); !(d <= 2e-5) {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], want[i])
+		}
+	}
+}
+
+func TestEveryWidthOfTheKernelsOverKeptWeightsIsItsLoop(t *testing.T) {
+	for _, isa := range ISAs() {
+		if isa == "go" {
+			continue
+		}
+		r := rand.New(rand.NewPCG(3, 9))
+		k := simd.For(isa).Kept
+		all, rows, kept := words(r)
+		values := normals(r, kept)
+		for i, walk := range k.Walk {
+			n := (i + 1) * k.Lanes
+			y, x := normals(r, rows*n), normals(r, 64*n)
+			want := append([]float32{}, y...)
+			walkGo(n, rows, &want[0], &x[0], &all[0], 2, &values[0])
+			walk(rows, &y[0], &x[0], &all[0], 2, &values[0])
+			closeTo(t, fmt.Sprintf("%s walk %d", isa, i+1), y, want)
+		}
+		for i, dots := range k.Dots {
+			if dots == nil {
+				continue
+			}
+			n := (i + 1) * k.Lanes
+			y, x := normals(r, rows*n), normals(r, 65*n)
+			for j := range n {
+				x[64*n+j] = float32(math.NaN()) // read, and not used
+			}
+			for add := range 2 {
+				for _, c := range [][2]uint64{{^uint64(0), 0}, {1<<32 - 1, 0}, {^uint64(1<<32 - 1), 1<<32 - 1}} {
+					got := append(normals(r, kept), 7)
+					want := append([]float32{}, got...)
+					dotsGo(n, rows, &want[0], &y[0], &x[0], &all[0], 2, c[0], c[1], add)
+					dots(rows, &got[0], &y[0], &x[0], &all[0], 2, c[0], c[1], add)
+					closeTo(t, fmt.Sprintf("%s dots %d of %x, add %d", isa, i+1, c[0], add), got, want)
+				}
+			}
+		}
+		y, x := normals(r, 64*k.Lanes), normals(r, rows*k.Lanes)
+		want := append([]float32{}, y...)
+		spreadGo(k.Lanes, rows, &want[0], &x[0], &all[0], 2, &values[0])
+		k.Spread(rows, &y[0], &x[0], &all[0], 2, &values[0])
+		closeTo(t, isa+" spread", y, want)
+		compressed(t, isa, k, r, all)
+	}
+}
+
+// compressed checks Compress bit by bit, one after the other and to given places.
+func compressed(t *testing.T, isa string, k simd.Kept, r *rand.Rand, all []uint64) {
+	src := normals(r, 64*len(all))
+	at := make([]uint32, len(all)) // the last word's values first
+	n := 0
+	for i := len(all) - 1; i >= 0; i-- {
+		at[i] = uint32(n)
+		n += bits.OnesCount64(all[i])
+	}
+	for _, at := range [][]uint32{nil, at} {
+		got, want := append(make([]float32, n), 7), append(make([]float32, n), 7)
+		var p, q *uint32
+		if at != nil {
+			p, q = &append([]uint32{}, at...)[0], &append([]uint32{}, at...)[0]
+		}
+		k.Compress(len(all), &got[0], p, &src[0], &all[0])
+		compressGo(len(all), &want[0], q, &src[0], &all[0])
+		for i := range want {
+			if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+				t.Fatalf("%s compress: element %d is %v, want %v", isa, i, got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestATransposedMaskHasItsBitsAcross(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	var m, c [64]uint64
+	for i := range m {
+		m[i] = r.Uint64()
+	}
+	c = m
+	turn64(&c)
+	for i := range 64 {
+		for j := range 64 {
+			if m[i]>>j&1 != c[j]>>i&1 {
+				t.Fatalf("bit (%d,%d)", i, j)
+			}
+		}
+	}
+}
