@@ -4,7 +4,8 @@
 //	dx = dy·W̃      G = M ⊙ (dyᵀ·x)      dA = s·Bᵀ·G      dB = s·G·Aᵀ
 //	x [N,in]  y [N,out]  W, M, W̃, G [out,in]  A [r,in]  B [out,r]
 //
-// W is immutable, M is data, W̃ is scratch: it stands in the one weight slot of the device only while it is used.
+// W is immutable, M is data, W̃ is scratch: it stands in the one weight slot of the device only while it is used; dense,
+// or packed where the products walk the kept weights alone.
 package lora
 
 import (

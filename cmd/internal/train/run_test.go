@@ -180,7 +180,7 @@ func TestASettingThatWouldFalsifyTheRunIsRefusedByName(t *testing.T) {
 		t.Errorf("other rows: %v", err)
 	}
 	harmless := *j
-	harmless.Recompute, harmless.Threads, harmless.SaveEvery, harmless.stopAfter = "none", 2, 1, 0
+	harmless.Recompute, harmless.Memory, harmless.Threads, harmless.SaveEvery, harmless.stopAfter = "none", "fused", 2, 1, 0
 	if err := harmless.run(t); err != nil {
 		t.Errorf("settings that do not change the result: %v", err)
 	}
