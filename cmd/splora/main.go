@@ -156,6 +156,7 @@ func completeTrain(c *cobra.Command) {
 	complete(c, "schedule", "cosine", "linear", "constant")
 	complete(c, "too-long", "truncate", "split", "error")
 	complete(c, "recompute", "block", "none")
+	complete(c, "memory", "reuse", "fused")
 	complete(c, "log-format", "text", "json")
 }
 
