@@ -45,12 +45,6 @@ func (s *Sampler) GlobalBatch(k, b int) []int {
 // Epoch returns how many epochs lie before the k-th global batch of b rows, with their fraction.
 func (s *Sampler) Epoch(k, b int) float64 { return float64(k) * float64(b) / float64(s.n) }
 
-// Steps returns the number of global batches of b rows after which every row has been trained at least epochs times
-// (for whole epochs).
-func (s *Sampler) Steps(epochs float64, b int) int {
-	return int(math.Ceil(epochs * float64(s.n) / float64(b)))
-}
-
 // at returns the row at a place of an epoch.
 func (s *Sampler) at(epoch, place int) int {
 	if !s.shuffle {

@@ -96,17 +96,8 @@ func TestEveryPlaceIsAsLikelyForEveryRow(t *testing.T) {
 	}
 }
 
-func TestStepsCoverTheEpochsAsked(t *testing.T) {
+func TestTheEpochCountsRowsNotSteps(t *testing.T) {
 	s := NewSampler(10, 0, false)
-	for _, c := range []struct {
-		epochs float64
-		b      int
-		want   int
-	}{{1, 5, 2}, {1, 4, 3}, {2, 4, 5}, {0.5, 5, 1}, {3, 30, 1}} {
-		if got := s.Steps(c.epochs, c.b); got != c.want {
-			t.Errorf("%v epochs of batches of %d: %d steps, want %d", c.epochs, c.b, got, c.want)
-		}
-	}
 	if got := s.Epoch(5, 4); got != 2 {
 		t.Errorf("epoch %v before batch 5 of 4 of 10 rows, want 2", got)
 	}
