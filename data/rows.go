@@ -120,12 +120,21 @@ func get[T any](fields map[string]json.RawMessage, key, want string, optional bo
 	return v, nil
 }
 
+// numbers decodes a field that is an array of int32; a null in it, which encoding/json takes for 0, is an error.
+func numbers(fields map[string]json.RawMessage, key, want string, optional bool) ([]int32, error) {
+	list, err := get[[]int32](fields, key, want, optional)
+	if at := bytes.Index(fields[key], []byte("null")); at >= 0 && list != nil && err == nil {
+		return nil, fmt.Errorf("%q must be %s: element %d is null", key, want, bytes.Count(fields[key][:at], []byte(",")))
+	}
+	return list, err
+}
+
 func (e *encoder) pretokenised(f map[string]json.RawMessage) (sample, error) {
-	ids, err := get[[]int32](f, "input_ids", "an array of token ids", false)
+	ids, err := numbers(f, "input_ids", "an array of token ids", false)
 	if err != nil {
 		return sample{}, err
 	}
-	labels, err := get[[]int32](f, "labels", "an array of token ids and −100", true)
+	labels, err := numbers(f, "labels", "an array of token ids and −100", true)
 	if err != nil {
 		return sample{}, err
 	}

@@ -218,6 +218,8 @@ func TestABadRowIsAnErrorThatSaysWhatIsWrong(t *testing.T) {
 		`{"input_ids":[]}`:                             "empty sample",
 		`{"input_ids":"x"}`:                            `"input_ids" must be an array of token ids`,
 		`{"input_ids":[1.5,2]}`:                        `"input_ids" must be an array of token ids`,
+		`{"input_ids":[1,null,2]}`:                     `"input_ids" must be an array of token ids: element 1 is null`,
+		`{"input_ids":[1,2],"labels":[-100,null]}`:     `"labels" must be an array of token ids and −100: element 1 is null`,
 		`{"input_ids":[1,99999]}`:                      "token 1 has id 99999, outside the vocabulary of",
 		`{"input_ids":[-1,2]}`:                         "token 0 has id -1",
 		`{"input_ids":[1,2],"labels":[1]}`:             "2 input_ids, but 1 labels",
