@@ -20,7 +20,7 @@ type Logger interface {
 // Config of Join. Zero values are the defaults; Job and WorldMax must be set.
 type Config struct {
 	Job  string // names the job: members of other jobs are not heard; at most 200 bytes
-	Key  []byte // 32 bytes, the same on all members; may be empty on loopback only
+	Key  []byte // 16, 24 or 32 bytes, the same on all members; may be empty on loopback only
 	Host string // name for people and for the order of ranks; "" = the machine's
 
 	Bind       string   // IP address to listen on; "" = 127.0.0.1
@@ -29,7 +29,7 @@ type Config struct {
 	Seeds      []string // host:port of members' gossip; this member's own may be among them
 
 	Generation int // from the launcher, counts restarts; members of different generations never mix
-	NodeRank   int
+	NodeRank   int // −1 = unknown: nodes are then ordered by Host
 	LocalRank  int
 	LocalSize  int // ranks on this node; 0 = unknown
 	WorldMin   int // 0 = WorldMax
@@ -87,16 +87,16 @@ func (c Config) validate() error {
 		return fmt.Errorf("dist: host name %q is longer than 128 bytes", c.Host)
 	case c.WorldMax < 1 || c.WorldMin < 1 || c.WorldMin > c.WorldMax:
 		return fmt.Errorf("dist: world of %d to %d ranks", c.WorldMin, c.WorldMax)
-	case c.LocalRank < 0 || c.NodeRank < 0 || c.LocalSize > 0 && c.LocalRank >= c.LocalSize:
+	case c.LocalRank < 0 || c.NodeRank < -1 || c.LocalSize > 0 && c.LocalRank >= c.LocalSize:
 		return fmt.Errorf("dist: node rank %d, local rank %d of %d", c.NodeRank, c.LocalRank, c.LocalSize)
 	case ip == nil:
 		return fmt.Errorf("dist: bind address %q is not an IP address", c.Bind)
 	case c.Advertise != "" && net.ParseIP(c.Advertise) == nil:
 		return fmt.Errorf("dist: advertise address %q is not an IP address", c.Advertise)
 	case len(c.Key) == 0 && !ip.IsLoopback():
-		return fmt.Errorf("dist: bind address %s can be reached from other machines: give the job a key of 32 bytes", c.Bind)
-	case len(c.Key) != 0 && len(c.Key) != 32:
-		return fmt.Errorf("dist: the key has %d bytes instead of 32", len(c.Key))
+		return fmt.Errorf("dist: bind address %s can be reached from other machines: give the job a key", c.Bind)
+	case len(c.Key) != 0 && len(c.Key) != 16 && len(c.Key) != 24 && len(c.Key) != 32:
+		return fmt.Errorf("dist: the key has %d bytes, not 16, 24 or 32", len(c.Key))
 	}
 	return c.checkTimes()
 }

@@ -111,6 +111,9 @@ func (g *gossip) joinOnce(ctx context.Context) (met bool) {
 			if a == g.self {
 				continue
 			}
+			if ctx.Err() != nil { // a seed that does not answer takes memberlist seconds, which Close waits for
+				return false
+			}
 			if _, err = g.list.Join([]string{a}); err == nil {
 				met = true
 				break

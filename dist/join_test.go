@@ -220,13 +220,78 @@ func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
 		{Config{Job: "j", WorldMax: 2, Bind: "0.0.0.0"}, "give the job a key"},
 		{Config{Job: "j", WorldMax: 2, Bind: "192.0.2.1"}, "give the job a key"},
 		{Config{Job: "j", WorldMax: 2, Bind: "localhost"}, "not an IP address"},
-		{Config{Job: "j", WorldMax: 2, Key: []byte("short")}, "5 bytes instead of 32"},
+		{Config{Job: "j", WorldMax: 2, Key: []byte("short")}, "the key has 5 bytes, not 16, 24 or 32"},
+		{Config{Job: "j", WorldMax: 2, NodeRank: -2}, "node rank -2"},
 		{Config{Job: "j", WorldMax: 2, WorldMin: 3}, "world of 3 to 2"},
 		{Config{Job: "j", WorldMax: 2, LocalRank: 2, LocalSize: 2}, "local rank 2 of 2"},
 		{Config{Job: "j", WorldMax: 2, Timeout: -1}, "negative"},
 	} {
 		_, err := Join(context.Background(), c.c)
 		wantErrors(t, []error{err}, c.want)
+	}
+}
+
+func TestNodesWithoutANumberAreOrderedByTheirHosts(t *testing.T) {
+	t.Parallel()
+	cs := configs(t, 3)
+	for i := range cs { // of three nodes with one rank each, whose launchers were given no node rank
+		cs[i].NodeRank, cs[i].LocalRank, cs[i].LocalSize = -1, 0, 1
+		cs[i].Host = []string{"b", "c", "a"}[i]
+	}
+	gs, errs := joinAll(cs)
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	onAll(gs, func(g Group) error { return g.Close() })
+	for i, rank := range []int{1, 2, 0} {
+		if gs[i].Rank() != rank {
+			t.Errorf("host %s has rank %d", cs[i].Host, gs[i].Rank())
+		}
+	}
+}
+
+func TestAKeyOfEverySizeThatALauncherTakesWillDo(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{16, 24} {
+		cs := configs(t, 2)
+		for i := range cs {
+			cs[i].Key = testKey[:size]
+		}
+		mustJoin(t, cs)
+	}
+}
+
+func TestNoSeedIsCalledOnceTheMemberHasClosed(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	called := make(chan bool)
+	go func() {
+		c, err := silent.Accept()
+		if err == nil {
+			c.Close()
+		}
+		called <- err == nil
+	}()
+	c, err := configs(t, 2)[1].resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Seeds = []string{silent.Addr().String()}
+	g, err := startGossip(c, "m", 1, newDiagnosis(c.Logger), func(any) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.leave()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	g.joinOnce(ctx)
+	silent.Close()
+	if <-called {
+		t.Error("a dead seed would keep Close waiting for memberlist's timeout")
 	}
 }
 

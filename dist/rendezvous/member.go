@@ -12,7 +12,7 @@ import (
 type Member struct {
 	Name        string            `json:"name"`        // unique per incarnation
 	Host        string            `json:"host"`        // for people and for the order of ranks
-	Node        int               `json:"node"`        // node rank, from the launcher
+	Node        int               `json:"node"`        // node rank, from the launcher; −1 = unknown
 	Local       int               `json:"local"`       // local rank on its node
 	Control     string            `json:"control"`     // host:port that takes control connections
 	Data        string            `json:"data"`        // host:port that takes data connections
