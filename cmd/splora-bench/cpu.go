@@ -40,7 +40,7 @@ threads. A ratio is taken between two measurements of one round; the table shows
 The speed is the median of the steps after the first. Memory is the peak of the resident set: of the whole process, and above the
 same process before it had a model. The first step counts from the start of the process, without the making of random weights.
 
-A method may carry settings of train: "splora:targets=q_proj,rank=8" is written as splora:rank=8.`,
+A method may carry settings of the step command, each behind a colon: splora:rank=8:alpha=16.`,
 		Example: `  splora-bench cpu --shapes 512x512,1024x512 --out results.jsonl
   splora-bench cpu --shapes 512x2048 --recompute block --peers lora --threads 1,2
   splora-bench cpu --shapes 512x512 --peers "" --methods splora:rank=8,splora:rank=64`,
@@ -227,7 +227,7 @@ func (b *bench) inPeace(ctx context.Context, measure func() (Measurement, error)
 		if b.calm > 0 {
 			waitForCalm(ctx, b.calm, 2*time.Minute)
 		}
-		if m, err = measure(); err != nil || !(b.calm > 0 && m.Others > b.calm) {
+		if m, err = measure(); err != nil || ctx.Err() != nil || !(b.calm > 0 && m.Others > b.calm) {
 			break
 		}
 	}

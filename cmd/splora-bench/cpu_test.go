@@ -141,3 +141,13 @@ func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestASignalEndsTheRunInWords(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"cpu", "--shapes", "64x8", "--layers", "1", "--vocab", "65", "--peers", ""}, &out, &errs)
+	if code != 1 || errs.String() != "splora-bench: stopped on a signal; --out has what was measured\n" || out.Len() > 0 {
+		t.Errorf("exit %d: %s%s", code, &out, &errs)
+	}
+}

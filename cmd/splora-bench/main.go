@@ -35,6 +35,10 @@ func run(ctx context.Context, args []string, out, errw io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(errw, "splora-bench: stopped on a signal; --out has what was measured")
+		return 1
+	}
 	fmt.Fprintln(errw, "splora-bench:", err)
 	var wrong usage
 	if errors.As(err, &wrong) || train.IsUsage(err) {
