@@ -132,7 +132,8 @@ func MaskFromBytes(b []byte, out, in int) ([]uint64, error) {
 		return []uint64{}, nil
 	}
 	if n == words*8 && uintptr(unsafe.Pointer(&b[0]))%8 == 0 {
-		return unsafe.Slice((*uint64)(unsafe.Pointer(&b[0])), out*words), nil
+		mask := unsafe.Slice((*uint64)(unsafe.Pointer(&b[0])), out*words)
+		return mask, checkMask(mask, out, in)
 	}
 	mask := make([]uint64, out*words)
 	var last [8]byte

@@ -259,8 +259,12 @@ func TestAMaskSurvivesItsBytes(t *testing.T) {
 			t.Fatalf("in %d: %v", in, err)
 		}
 	}
-	if _, err := MaskFromBytes([]byte{0xff}, 1, 7); err == nil {
-		t.Error("a bit beyond the inputs is accepted")
+	for _, in := range []int{7, 31, 60} { // a row of 60 is as long as a word, and is not copied
+		b := tensor.New(tensor.U8, 1, (in+7)/8).Mem.Host // aligned, as in a file
+		b[len(b)-1] = 0xff
+		if _, err := MaskFromBytes(b, 1, in); err == nil {
+			t.Errorf("a bit beyond %d inputs is accepted", in)
+		}
 	}
 	if _, err := MaskFromBytes(make([]byte, 5), 1, 7); err == nil {
 		t.Error("a mask of the wrong size is accepted")
