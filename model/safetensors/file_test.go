@@ -40,7 +40,7 @@ func TestABrokenFileIsRefusedByFileAndTensor(t *testing.T) {
 		"has 0 bytes":          nil,
 		"git-lfs pointer":      []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"),
 		"the header claims 1000 bytes, the file has": append(binary.LittleEndian.AppendUint64(nil, 1000), "{}"...),
-		"at most 104857600":                          append(binary.LittleEndian.AppendUint64(nil, 1<<62), "{}"...),
+		"at most 100000000":                          append(binary.LittleEndian.AppendUint64(nil, 1<<62), "{}"...),
 		"does not begin with {":                      raw(" {}", 0),
 		"not UTF-8":                                  raw("{\"\xff\":1}", 0),
 		"unexpected EOF":                             raw(`{"a":`, 0),
@@ -69,6 +69,12 @@ func TestABrokenFileIsRefusedByFileAndTensor(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%v, want %q (%v)", err, want, f)
 		}
+	}
+	if _, err := headerLength(binary.LittleEndian.AppendUint64(nil, 100_000_000), 1<<40); err != nil {
+		t.Errorf("the longest header that the reference implementation reads: %v", err)
+	}
+	if _, err := headerLength(binary.LittleEndian.AppendUint64(nil, 100_000_001), 1<<40); err == nil {
+		t.Error("a header that the reference implementation refuses is read")
 	}
 	if _, err := Open("/no/such/file"); err == nil || err.Error() != "safetensors: /no/such/file: no such file or directory" {
 		t.Error(err)

@@ -16,7 +16,7 @@ import (
 )
 
 // MaxHeader is the longest header that is read, in bytes; the reference implementation has the same limit.
-const MaxHeader = 100 << 20
+const MaxHeader = 100_000_000
 
 // DType is an element type as the header spells it.
 type DType string
