@@ -3,6 +3,7 @@ package jinja
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -127,4 +128,14 @@ func FuzzTemplate(f *testing.F) {
 			tm.Render(vars)
 		}
 	})
+}
+
+func TestAGenerationBlockInAnotherIsPartOfIt(t *testing.T) {
+	tmpl, err := Parse("u{% generation %}a{% generation %}b{% endgeneration %}c{% endgeneration %}v{% generation %}d{% endgeneration %}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, spans, err := tmpl.Render(nil); err != nil || !slices.Equal(spans, []Span{{1, 4}, {5, 6}}) {
+		t.Errorf("%v %v, want rising spans that do not overlap", spans, err)
+	}
 }

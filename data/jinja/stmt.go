@@ -290,17 +290,17 @@ func (p *parser) withStmt() stmt {
 	}
 }
 
-// generationStmt remembers where the body's output lies, if it goes to the text itself.
+// generationStmt remembers where the body's output lies, if it goes to the text itself. Blocks in it are part of it.
 func (p *parser) generationStmt() stmt {
 	p.end()
 	p.generation = true
 	body := p.block("endgeneration")
 	p.closing()
 	return func(f *frame) signal {
-		start := f.out.Len()
+		start, before := f.out.Len(), len(f.state.spans)
 		sig := body.run(f.child())
 		if f.out == f.state.root {
-			f.state.spans = append(f.state.spans, Span{start, f.out.Len()})
+			f.state.spans = append(f.state.spans[:before], Span{start, f.out.Len()})
 		}
 		return sig
 	}
