@@ -57,6 +57,3 @@ func join(ms []Member) string {
 	}
 	return strings.Join(out, ", ")
 }
-
-// Seen is the number of living members known, self included.
-func (s *State) Seen() int { return len(s.view) }
