@@ -24,7 +24,7 @@
 //	SPLORA_SEEDS        Seeds        host:port,host:port… of gossip members to join; the own local rank 0 first
 //	SPLORA_GOSSIP_PORT  GossipPort   port to bind for gossip, TCP and UDP; 0 = any free one (all but local rank 0)
 //	SPLORA_BIND         Bind         address to bind and advertise; 127.0.0.1 on a single node
-//	SPLORA_GENERATION   Generation   ≥ 1, grows with each attempt; the members of a job agree on the largest one
+//	SPLORA_GENERATION   Generation   ≥ 1, grows with each attempt; a rank that meets one of a larger one fails
 //	SPLORA_ATTEMPT      Attempt      ≥ 1, counts this launcher's attempts
 //	SPLORA_RANK         Rank         the wished global rank, stable over restarts; −1 = no wish
 //	SPLORA_LOCAL_RANK   LocalRank    0 … LocalSize−1 on this node; the GPU's ordinal
