@@ -28,8 +28,14 @@ func aside(out string, fill func(dir string) error) (err error) {
 	if err := Vacant(out); err != nil {
 		return err
 	}
+	if to, err := filepath.EvalSymlinks(out); err == nil {
+		out = to // a link stays one
+	}
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return fmt.Errorf("family: %w", err)
+	}
+	if err := os.Remove(out); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return inside(out, fill)
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(out), filepath.Base(out)+".tmp-")
 	if err != nil {
@@ -41,11 +47,43 @@ func aside(out string, fill func(dir string) error) (err error) {
 	}
 	err = errors.Join(os.Chmod(dir, 0o755), safetensors.SyncDir(dir))
 	if err == nil {
-		_ = os.Remove(out) // an empty folder; Rename reports anything else
 		err = os.Rename(dir, out)
 	}
 	if err == nil {
 		err = safetensors.SyncDir(filepath.Dir(out))
+	}
+	if err != nil {
+		return fmt.Errorf("family: %w", err)
+	}
+	return nil
+}
+
+// inside is aside for an empty folder that cannot be replaced: a mount point, the working directory as ".", a folder in one that
+// must not be written. fill writes into a folder in it, and the files move up, config.json last: without it there is no model.
+func inside(out string, fill func(dir string) error) (err error) {
+	dir, err := os.MkdirTemp(out, ".tmp-")
+	if err != nil {
+		return fmt.Errorf("family: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if err := fill(dir); err != nil {
+		return err
+	}
+	names, err := os.ReadDir(dir)
+	last := filepath.Base(configPath(dir))
+	for _, n := range names {
+		if err == nil && n.Name() != last {
+			err = os.Rename(filepath.Join(dir, n.Name()), filepath.Join(out, n.Name()))
+		}
+	}
+	if err == nil {
+		err = safetensors.SyncDir(out)
+	}
+	if err == nil {
+		err = os.Rename(configPath(dir), configPath(out))
+	}
+	if err == nil {
+		err = safetensors.SyncDir(out)
 	}
 	if err != nil {
 		return fmt.Errorf("family: %w", err)

@@ -512,3 +512,58 @@ func TestAFolderIsVacantUnlessSomethingIsThere(t *testing.T) {
 		}
 	}
 }
+
+// A mount point (as a container's --out is) cannot be replaced either; it goes the way of the working directory.
+func TestAnEmptyFolderThatCannotBeReplacedIsFilled(t *testing.T) {
+	src := made(t, InitConfig{Pattern: "2:4", DType: "bfloat16"})
+	t.Chdir(t.TempDir())
+	for _, write := range []func(dir string) error{
+		func(dir string) error {
+			return Rewrite(src, dir, func(Linear) (Linear, error) { return Linear{}, errors.New("no more") })
+		},
+		func(dir string) error { return WritePacked(src, dir) },
+	} {
+		err := write(".")
+		names, _ := os.ReadDir(".")
+		if err != nil {
+			if err.Error() != "no more" || len(names) != 0 {
+				t.Errorf("%v; left: %v", err, names)
+			}
+			continue
+		}
+		f, err := Open(".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for _, n := range names {
+			if strings.HasPrefix(n.Name(), ".") {
+				t.Errorf("left: %s", n.Name())
+			}
+		}
+		want, _ := src.Hash()
+		if got, err := f.Hash(); err != nil || got != want {
+			t.Errorf("another model: %v", err)
+		}
+	}
+	if names, _ := os.ReadDir("."); len(names) == 0 {
+		t.Error("nothing is written")
+	}
+}
+
+func TestALinkToAnEmptyFolderStaysALink(t *testing.T) {
+	src := made(t, InitConfig{DType: "bfloat16"})
+	far, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(far, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteHF(src, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(far, "config.json")); err != nil {
+		t.Error(err)
+	}
+	if to, err := os.Readlink(link); to != far {
+		t.Errorf("%q: %v", to, err)
+	}
+}
