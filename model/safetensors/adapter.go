@@ -165,7 +165,8 @@ func (c *LoRAConfig) validate(all map[string]any) error {
 	}
 	refused := []string{"use_dora", "use_qalora", "use_bdlora", "lora_bias", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens"}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if (slices.Contains(refused, key) || strings.HasSuffix(key, "_config")) && !empty(all[key]) {
+		config := strings.HasSuffix(key, "_config") && key != "eva_config" // how A began, no more
+		if (slices.Contains(refused, key) || config) && !empty(all[key]) {
 			return fmt.Errorf("%s is not supported", key)
 		}
 	}

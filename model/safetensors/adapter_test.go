@@ -147,6 +147,23 @@ func TestAnAdapterThatIsNotUnderstoodIsRefusedByName(t *testing.T) {
 	}
 }
 
+// EVA chooses A and the ranks by the data and leaves the base weights alone; PEFT 0.21.2 saves its settings with the adapter.
+func TestAnAdapterThatBeganWithEVAIsRead(t *testing.T) {
+	dir := t.TempDir()
+	if err := WriteAdapter(dir, adapter()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, AdapterConfig)
+	b, _ := os.ReadFile(path)
+	eva := `{"init_lora_weights":"eva","eva_config":{"adjust_scaling_factors":true,"label_mask_value":-100,"rho":1.0,"tau":0.99,"use_label_mask":true,"whiten":false},`
+	if err := os.WriteFile(path, []byte(strings.Replace(string(b), "{", eva, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadAdapter(dir); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAdapterTensorsThatDoNotBelongAreNamed(t *testing.T) {
 	a, b := peftPrefix+"m.lora_A.weight", peftPrefix+"m.lora_B.weight"
 	for want, specs := range map[string][]Spec{
