@@ -110,20 +110,6 @@ func (w *MaskWriter) Close() error {
 	return f.Close()
 }
 
-// WriteMasks writes dir/mask.safetensors.
-func WriteMasks(dir string, masks []Mask) error {
-	w, err := CreateMasks(dir)
-	if err != nil {
-		return err
-	}
-	for _, m := range masks {
-		if w.Add(m) != nil {
-			break // Close reports it
-		}
-	}
-	return w.Close()
-}
-
 func (m Mask) spec() Spec {
 	return Spec{m.Linear + ".mask", U8, []int{m.Shape[0], (m.Shape[1] + 7) / 8}}
 }
