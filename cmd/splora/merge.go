@@ -61,10 +61,11 @@ func (m *merging) run(c *cobra.Command) error {
 	done := 0
 	err = family.Rewrite(src, m.out, func(l family.Linear) (family.Linear, error) {
 		done++
-		if a, ok := m.modules[l.Name]; ok {
-			return m.merge(l, a)
+		a, ok := m.modules[l.Name]
+		if err := c.Context().Err(); err != nil || !ok {
+			return l, err
 		}
-		return l, c.Context().Err()
+		return m.merge(l, a)
 	})
 	if err != nil {
 		return err

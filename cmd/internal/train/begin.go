@@ -125,7 +125,7 @@ func (t *trainer) begin(ctx context.Context) error {
 	}
 	t.order = data.NewSampler(t.Rows.Len(), t.Seed, t.Shuffle)
 	t.sched = t.rate()
-	return nil
+	return errors.Join(t.sched.Validate(), t.adam.Validate())
 }
 
 // tell gives rank 0's v to all ranks.

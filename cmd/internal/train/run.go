@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"time"
@@ -139,7 +138,7 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	if all.Tokens == 0 {
 		return rec, false, errors.New("the global batch has no trained token; look at the rows with splora tokenize, or raise --seq")
 	}
-	norm := math.Sqrt(t.be.SumSquares(t.ad.Grads)) / float64(all.Tokens)
+	norm := optim.Norm(t.be, t.ad.Grads, 1/float64(all.Tokens))
 	loss := all.Loss / float64(all.Tokens)
 	if !finite(loss) || !finite(norm) {
 		return rec, false, t.nonFinite(k, loss, norm)
