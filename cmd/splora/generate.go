@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/splora/splora/data"
 	"github.com/splora/splora/model/decoder"
 )
 
@@ -29,6 +30,7 @@ func newGenerate() *cobra.Command {
 	o.flags(c)
 	c.Flags().StringVar(&g.prompt, "prompt", "", "text to go on from")
 	c.Flags().StringVar(&g.ids, "ids", "", "token ids to go on from, comma-separated")
+	c.Flags().BoolVar(&g.chat, "chat", false, "the prompt is a user's message: lay it out by the model's chat template")
 	c.Flags().IntVar(&g.tokens, "max-new-tokens", 64, "tokens to generate, at most; the end-of-text token stops earlier")
 	c.Flags().Float64Var(&g.temperature, "temperature", 0, "0: always the likeliest token")
 	c.Flags().Uint64Var(&g.seed, "seed", 0, "seed of the sampling")
@@ -40,6 +42,9 @@ func newGenerate() *cobra.Command {
 		if c.Flags().Changed("prompt") == c.Flags().Changed("ids") {
 			return usagef("generate: give one of --prompt and --ids")
 		}
+		if g.chat && g.prompt == "" {
+			return usagef("generate: --chat needs --prompt, the user's message")
+		}
 		return g.run(c, &o)
 	}
 	return c
@@ -48,6 +53,7 @@ func newGenerate() *cobra.Command {
 // sampling is one generation.
 type sampling struct {
 	prompt, ids string
+	chat        bool
 	tokens      int
 	temperature float64
 	seed        uint64
@@ -120,7 +126,14 @@ func (g *sampling) start(o *inference) ([]int32, error) {
 		if o.tok == nil {
 			return nil, fmt.Errorf("generate: %s has no tokenizer for --prompt: copy tokenizer.json from the model, or give --ids", o.model)
 		}
-		ids := o.tok.Encode(g.prompt, true)
+		text := g.prompt
+		if g.chat {
+			var err error
+			if text, err = data.RenderChat(o.tok, []data.Message{{Role: "user", Content: g.prompt}}, true); err != nil {
+				return nil, err
+			}
+		}
+		ids := o.tok.Encode(text, !g.chat) // a rendered conversation holds its special tokens
 		if len(ids) == 0 {
 			return nil, usagef("generate: the prompt has no token")
 		}
