@@ -190,18 +190,15 @@ func (b *prunable) Linears(i int) ([]prune.Linear, error) {
 	return out, b.Sync()
 }
 
-func (b *prunable) Prune(i int, masks [][]uint64) error {
+func (b *prunable) Prune(i int, linears []prune.Linear, masks [][]uint64) error {
 	blk := *b.Weights.Acquire(i)
 	b.Weights.Release(i)
-	linears, err := b.Linears(i)
-	if err != nil {
-		return err
-	}
 	for k, l := range linears {
-		if blk.Linears[k].W, err = sparse.Pack(l.W, masks[k], sparse.Pattern{}); err != nil {
+		w, err := sparse.Pack(l.W, masks[k], sparse.Pattern{})
+		if err != nil {
 			return fmt.Errorf("prune: %s: %w", l.Name, err)
 		}
-		b.masks[l.Name] = masks[k]
+		blk.Linears[k].W, b.masks[l.Name] = w, masks[k]
 	}
 	b.pruned = &blk
 	return nil

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -151,7 +149,7 @@ type raw struct {
 }
 
 func openRaw(dir string) (*raw, error) {
-	if _, err := os.Stat(filepath.Join(dir, "splora.json")); err == nil {
+	if family.IsPacked(dir) {
 		f, err := family.Open(dir)
 		return &raw{packed: f}, err
 	}

@@ -3,8 +3,6 @@ package family
 import (
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -55,7 +53,7 @@ func Open(dir string) (*Folder, error) {
 
 func (f *Folder) open() (err error) {
 	stem := stemHF
-	if _, err := os.Stat(filepath.Join(f.Dir, packedMarker)); err == nil {
+	if IsPacked(f.Dir) {
 		f.Packed, stem = true, stemPacked
 		if err := readMarker(f.Dir); err != nil {
 			return err

@@ -41,6 +41,12 @@ func markerText() []byte {
 	return append(b, '\n')
 }
 
+// IsPacked reports whether a folder is marked as packed.
+func IsPacked(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, packedMarker))
+	return err == nil
+}
+
 func readMarker(dir string) error {
 	path := filepath.Join(dir, packedMarker)
 	b, err := os.ReadFile(path)

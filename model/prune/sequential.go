@@ -24,8 +24,8 @@ type Model interface {
 	Run(ctx context.Context, i int, observe func(linear int, x tensor.Tensor)) error
 	// Linears are block i's, dense.
 	Linears(i int) ([]Linear, error)
-	// Prune drops from block i the weights whose bits are 0, one mask a linear.
-	Prune(i int, masks [][]uint64) error
+	// Prune drops from block i, whose dense linears are given, the weights whose bits are 0, one mask a linear.
+	Prune(i int, linears []Linear, masks [][]uint64) error
 }
 
 // Layer reports what became of one linear.
@@ -65,7 +65,7 @@ func Sequential(ctx context.Context, m Model, method Method, t Target, done func
 			masks[k] = Mask(l.W, n, t)
 			layers[k] = measure(l, n, masks[k])
 		}
-		if err := m.Prune(i, masks); err != nil {
+		if err := m.Prune(i, linears, masks); err != nil {
 			return err
 		}
 		if method == Wanda {

@@ -48,7 +48,7 @@ func (c *chain) Run(_ context.Context, i int, observe func(int, tensor.Tensor)) 
 
 func (c *chain) Linears(i int) ([]Linear, error) { return []Linear{{"w", c.w[i]}}, nil }
 
-func (c *chain) Prune(i int, masks [][]uint64) error {
+func (c *chain) Prune(i int, _ []Linear, masks [][]uint64) error {
 	c.log = append(c.log, "prune")
 	w := c.w[i]
 	for k := range w.Float32() {
