@@ -10,7 +10,8 @@ import (
 //	W̃ = M ⊙ (W + s·B·A)      G = M ⊙ (dyᵀ·x)
 //
 // Merge, Gemm and Mask through the slot are their twin. W̃ and G stand packed in slot, F32 [out,in], whose content is unspecified
-// before and after. b [out,r] and a [r,in] may be absent where W̃ is read: W̃ = W. x, dx are [N,in], y, dy [N,out], all F32.
+// before and after. b [out,r] and a [r,in] may be absent where W̃ is read: W̃ = W. x, dx are [N,in], y, dy [N,out], all F32: with BF16
+// activations a layer is not asked, and goes through the slot.
 type SparseLinear interface {
 	// WalksKept reports whether these are expected to be faster than their twin for n rows. It depends on the shape, the density and
 	// the backend, not on the number of threads.

@@ -30,17 +30,17 @@ type Slot struct {
 // NewSlot makes a slot over mem of n bytes.
 func NewSlot(mem tensor.Mem, n int) Slot { return Slot{mem: mem, bytes: n} }
 
-// Lease gives the slot as F32 [rows, cols] to the named holder. Leasing a leased slot is a bug and panics.
-func (s *Slot) Lease(holder string, rows, cols int) tensor.Tensor {
+// Lease gives the slot as [rows, cols] of the compute type to the named holder. Leasing a leased slot is a bug and panics.
+func (s *Slot) Lease(holder string, dt tensor.DType, rows, cols int) tensor.Tensor {
 	if s.holder != "" {
 		panic(fmt.Sprintf("compute: %s leases the weight slot while %s holds it", holder, s.holder))
 	}
-	n := rows * cols * 4
+	n := rows * cols * dt.Size()
 	if n > s.bytes {
 		panic(fmt.Sprintf("compute: %s leases %d bytes of a weight slot of %d", holder, n, s.bytes))
 	}
 	s.holder = holder
-	t := tensor.Tensor{DType: tensor.F32, Rows: rows, Cols: cols, Mem: s.mem}
+	t := tensor.Tensor{DType: dt, Rows: rows, Cols: cols, Mem: s.mem}
 	if t.Mem.Host != nil {
 		t.Mem.Host = t.Mem.Host[:n]
 	}

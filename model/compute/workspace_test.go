@@ -21,21 +21,37 @@ func panics(f func()) (message string) {
 
 func TestASlotHasOneHolderAndNamesIt(t *testing.T) {
 	s := compute.NewSlot(host(4*6), 4*6)
-	w := s.Lease("q_proj", 2, 3)
+	w := s.Lease("q_proj", tensor.F32, 2, 3)
 	if w.DType != tensor.F32 || w.Rows != 2 || w.Cols != 3 || len(w.Mem.Host) != 24 {
 		t.Errorf("lease is %s with %d bytes", w, len(w.Mem.Host))
 	}
-	if got := panics(func() { s.Lease("k_proj", 1, 1) }); !strings.Contains(got, "k_proj") || !strings.Contains(got, "q_proj") {
+	if got := panics(func() { s.Lease("k_proj", tensor.F32, 1, 1) }); !strings.Contains(got, "k_proj") || !strings.Contains(got, "q_proj") {
 		t.Error(got)
 	}
 	s.Return(w)
 	if got := panics(func() { s.Return(w) }); !strings.Contains(got, "nobody holds it") {
 		t.Error(got)
 	}
-	if got := panics(func() { s.Lease("up_proj", 7, 1) }); !strings.Contains(got, "up_proj leases 28 bytes of a weight slot of 24") {
+	if got := panics(func() { s.Lease("up_proj", tensor.F32, 7, 1) }); !strings.Contains(got, "up_proj leases 28 bytes of a weight slot of 24") {
 		t.Error(got)
 	}
-	s.Lease("v_proj", 3, 2)
+	s.Lease("v_proj", tensor.F32, 3, 2)
+}
+
+func TestASlotHoldsTwiceAsManyWeightsOfHalfTheSize(t *testing.T) {
+	s := compute.NewSlot(host(24), 24)
+	w := s.Lease("q_proj", tensor.BF16, 4, 3)
+	if w.DType != tensor.BF16 || w.Rows != 4 || w.Cols != 3 || len(w.Mem.Host) != 24 {
+		t.Errorf("lease is %s with %d bytes", w, len(w.Mem.Host))
+	}
+	w.Uint16()[11] = tensor.ToBF16(1)
+	s.Return(w)
+	if v := tensor.FromBF16(w.Uint16()[11]); math.IsNaN(float64(v)) != invariants {
+		t.Errorf("returned: %v, with the invariants tag: %v", v, invariants)
+	}
+	if got := panics(func() { s.Lease("up_proj", tensor.BF16, 1, 13) }); !strings.Contains(got, "leases 26 bytes of a weight slot of 24") {
+		t.Error(got)
+	}
 }
 
 func TestAStackGivesAlignedPiecesAndTakesThemBackByMarks(t *testing.T) {
@@ -62,7 +78,7 @@ func TestAStackGivesAlignedPiecesAndTakesThemBackByMarks(t *testing.T) {
 
 func TestReturnedMemoryIsPoisonedWithInvariants(t *testing.T) {
 	s := compute.NewSlot(host(8), 8)
-	w := s.Lease("q_proj", 1, 2)
+	w := s.Lease("q_proj", tensor.F32, 1, 2)
 	w.Float32()[0] = 1
 	s.Return(w)
 	if bad := math.IsNaN(float64(w.Float32()[0])); bad != invariants {

@@ -65,7 +65,7 @@ func TestWalkingTheKeptWeightsGivesYAndTheGradientsOfTheFormula(t *testing.T) {
 		if *walks != want || dev.Acts.Mark() != 0 {
 			t.Errorf("%s: %d walks over kept weights, want %d; %d bytes left on the stack", method, *walks, want, dev.Acts.Mark())
 		}
-		dev.Weight.Return(dev.Weight.Lease("free", 1, 1))
+		dev.Weight.Return(dev.Weight.Lease("free", tensor.F32, 1, 1))
 	}
 }
 

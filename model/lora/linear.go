@@ -68,7 +68,7 @@ func (l *Linear) merged(dev compute.Device) tensor.Tensor {
 }
 
 func (l *Linear) slot(dev compute.Device) tensor.Tensor {
-	return dev.Weight.Lease(l.Name, l.W.Out, l.W.In)
+	return dev.Weight.Lease(l.Name, tensor.F32, l.W.Out, l.W.In)
 }
 
 // walker is the device's way over the kept weights for n rows; nil: through the slot.

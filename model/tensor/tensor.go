@@ -10,8 +10,8 @@ import (
 // DType is the type of one element.
 type DType uint8
 
-// Element types. Compute is in F32; BF16 and F16 are storage of frozen weights; I32 holds tokens, positions and
-// documents; U8 holds bits.
+// Element types. Compute is in F32, or in BF16 with sums in F32; BF16 and F16 are storage of frozen weights; I32 holds tokens,
+// positions and documents; U8 holds bits.
 const (
 	F32 DType = iota
 	BF16
