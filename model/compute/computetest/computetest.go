@@ -28,7 +28,7 @@ type oneCase struct {
 
 func cases() []oneCase {
 	var all []oneCase
-	for _, list := range [][]oneCase{memoryCases, gemmCases, mergeCases, keptCases, elementwiseCases, dropoutCases, normCases, attentionCases, lossCases, updateCases} {
+	for _, list := range [][]oneCase{memoryCases, gemmCases, gemmHalfCases, mergeCases, keptCases, elementwiseCases, dropoutCases, normCases, attentionCases, lossCases, updateCases} {
 		all = append(all, list...)
 	}
 	return all

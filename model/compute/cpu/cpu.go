@@ -43,6 +43,7 @@ type tasks struct {
 	copyTask copyTask
 	pack     packTask
 	tiles    tileTask
+	round    roundTask
 	dots     dotTask
 	merge    mergeTask
 	mask     maskTask

@@ -19,7 +19,7 @@ const (
 )
 
 // gemmBuffers are the packed operands; they grow to what the largest product needs and stay.
-type gemmBuffers struct{ a, b []float32 }
+type gemmBuffers struct{ a, b, c []float32 }
 
 // side is op(a) or op(b)ᵀ: rows × k elements, packed in panels of `width` rows.
 type side struct {
@@ -37,11 +37,15 @@ func (s side) inner() int {
 	return s.t.Cols
 }
 
-// Gemm sets dst [m,n] = α·op(a)·op(b) + β·dst. The sum over k is taken in order within a block of blockK, and the blocks are added in
+// Gemm sets dst [m,n] = α·op(a)·op(b) + β·dst, dst F32 or BF16. The sum over k is taken in order within a block of blockK, and the blocks are added in
 // order, whatever the number of threads.
 func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
 	m, n, k := gemmShape(dst, am, ta, bm, tb)
 	if m == 0 || n == 0 {
+		return
+	}
+	if dst.DType == tensor.BF16 {
+		b.gemmRounded(dst, alpha, am, ta, bm, tb, beta)
 		return
 	}
 	if k == 0 {
@@ -60,7 +64,7 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 	rows, cols := atOnce(m, n)
 	for j := 0; j < n; j += cols {
 		for i := 0; i < m; i += rows {
-			b.gemmBlock(kern, dst, alpha, beta, left, right, i, j, min(rows, m-i), min(cols, n-j))
+			b.gemmBlock(kern, dst.Float32()[i*n+j:], n, alpha, beta, left, right, i, j, min(rows, m-i), min(cols, n-j))
 		}
 	}
 }
@@ -78,14 +82,14 @@ func atOnce(m, n int) (rows, cols int) {
 	return rows, cols
 }
 
-// gemmBlock computes the block [m,n] of dst that begins at (i, j).
-func (b *Backend) gemmBlock(kern *simd.Kernels, dst tensor.Tensor, alpha, beta float32, left, right side, i, j, m, n int) {
+// gemmBlock computes the block c [m,n] of dst that begins at (i, j); rows of c are ldc apart.
+func (b *Backend) gemmBlock(kern *simd.Kernels, c []float32, ldc int, alpha, beta float32, left, right side, i, j, m, n int) {
 	k := left.inner()
 	for k0 := 0; k0 < k; k0 += blockK {
 		kc := min(blockK, k-k0)
 		b.tasks.pack = packTask{kern, left, right, i, j, m, n, k0, kc, b.gemm.a, b.gemm.b}
 		b.pool.run(&b.tasks.pack, b.tasks.pack.count(), grain((m+n)*kc/b.tasks.pack.count()))
-		t := tileTask{kern: kern, a: b.gemm.a, b: b.gemm.b, c: dst.Float32()[i*dst.Cols+j:], ldc: dst.Cols,
+		t := tileTask{kern: kern, a: b.gemm.a, b: b.gemm.b, c: c, ldc: ldc,
 			m: m, n: n, kc: kc, alpha: alpha, beta: beta}
 		if k0 > 0 {
 			t.beta = 1
@@ -109,7 +113,11 @@ func gemmShape(dst, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool) (m, n, k
 	}
 	wantFloat("gemm", "a", a, a.Rows, a.Cols)
 	wantFloat("gemm", "b", b, b.Rows, b.Cols)
-	want("gemm", "dst", dst, tensor.F32, m, n)
+	if dst.DType == tensor.BF16 {
+		want("gemm", "dst", dst, tensor.BF16, m, n)
+	} else {
+		want("gemm", "dst", dst, tensor.F32, m, n)
+	}
 	return m, n, k
 }
 
