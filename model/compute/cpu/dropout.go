@@ -3,7 +3,7 @@ package cpu
 import "github.com/splora/splora/model/tensor"
 
 type dropTask struct {
-	y, x  []float32
+	y, x  act
 	ids   []int32
 	cols  int
 	seed  uint64
@@ -13,17 +13,17 @@ type dropTask struct {
 
 // Dropout sets y = x ⊙ m/(1−p), m[i,j] = 0 where mix(seed + (ids[i]·2³² + j + 1)·γ) >> 40 < p·2²⁴ (SplitMix64), else 1.
 func (b *Backend) Dropout(y, x, ids tensor.Tensor, seed uint64, p float32) {
-	want("dropout", "x", x, tensor.F32, x.Rows, x.Cols)
-	want("dropout", "y", y, tensor.F32, x.Rows, x.Cols)
+	dt := like("dropout", "x", x)
+	from, to := wantAct("dropout", "x", x, dt, x.Rows, x.Cols), wantAct("dropout", "y", y, dt, x.Rows, x.Cols)
 	wantLen("dropout", "ids", ids, tensor.I32, x.Rows)
-	b.tasks.drop = dropTask{y.Float32(), x.Float32(), ids.Int32(), x.Cols, seed, uint64(float64(p) * (1 << 24)), 1 / (1 - p)}
+	b.tasks.drop = dropTask{to, from, ids.Int32(), x.Cols, seed, uint64(float64(p) * (1 << 24)), 1 / (1 - p)}
 	b.pool.run(&b.tasks.drop, x.Rows, grain(8*x.Cols))
 }
 
-func (t *dropTask) do(_ *worker, i, j int) {
+func (t *dropTask) do(w *worker, i, j int) {
 	const gamma = 0x9E3779B97F4A7C15
 	for ; i < j; i++ {
-		x, y := t.x[i*t.cols:(i+1)*t.cols], t.y[i*t.cols:(i+1)*t.cols]
+		x, y := w.in(0, t.x, i*t.cols, t.cols), w.out(1, t.y, i*t.cols, t.cols)
 		at := t.seed + uint64(uint32(t.ids[i]))<<32*gamma
 		for k, v := range x {
 			at += gamma
@@ -34,6 +34,7 @@ func (t *dropTask) do(_ *worker, i, j int) {
 			}
 			y[k] = v
 		}
+		w.put(t.y, i*t.cols, y)
 	}
 }
 

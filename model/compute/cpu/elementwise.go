@@ -10,34 +10,47 @@ import (
 // flat is the number of elements of a piece of an elementwise operation.
 const flat = 1 << 14
 
-type biasTask struct{ y, bias []float32 }
+type biasTask struct {
+	y    act
+	bias []float32
+}
 
 // AddBias adds bias [1,n] to every row of y [m,n].
 func (b *Backend) AddBias(y, bias tensor.Tensor) {
-	want("addbias", "y", y, tensor.F32, y.Rows, bias.Len())
 	wantLen("addbias", "bias", bias, tensor.F32, bias.Len())
-	b.tasks.bias = biasTask{y.Float32(), bias.Float32()}
+	b.tasks.bias = biasTask{wantAct("addbias", "y", y, like("addbias", "y", y), y.Rows, bias.Len()), bias.Float32()}
 	b.pool.run(&b.tasks.bias, y.Rows, grain(y.Cols))
 }
 
 func (t *biasTask) do(w *worker, i, j int) {
 	n := len(t.bias)
 	for ; i < j; i++ {
-		w.add(t.y[i*n:(i+1)*n], t.bias)
+		for k, c := 0, 0; k < n; k += c {
+			c = t.y.step(n - k)
+			y := w.in(0, t.y, i*n+k, c)
+			w.add(y, t.bias[k:k+c])
+			w.put(t.y, i*n+k, y)
+		}
 	}
 }
 
-type addTask struct{ y, x []float32 }
+type addTask struct{ y, x act }
 
 // Add adds x to y, elementwise.
 func (b *Backend) Add(y, x tensor.Tensor) {
-	wantLen("add", "y", y, tensor.F32, x.Len())
-	wantLen("add", "x", x, tensor.F32, x.Len())
-	b.tasks.add = addTask{y.Float32(), x.Float32()}
+	dt := like("add", "y", y)
+	b.tasks.add = addTask{wantFlat("add", "y", y, dt, x.Len()), wantFlat("add", "x", x, dt, x.Len())}
 	b.pool.run(&b.tasks.add, x.Len(), flat)
 }
 
-func (t *addTask) do(w *worker, i, j int) { w.add(t.y[i:j], t.x[i:j]) }
+func (t *addTask) do(w *worker, i, j int) {
+	for n := 0; i < j; i += n {
+		n = t.y.step(j - i)
+		y := w.in(0, t.y, i, n)
+		w.add(y, w.in(1, t.x, i, n))
+		w.put(t.y, i, y)
+	}
+}
 
 func wantSiLU(act compute.Act) {
 	if act != compute.SiLU {
@@ -45,51 +58,71 @@ func wantSiLU(act compute.Act) {
 	}
 }
 
-type gateTask struct{ h, g, u []float32 }
+type gateTask struct{ h, g, u act }
 
 // Gate sets h = act(g) ⊙ u, silu(g) = g·σ(g).
 func (b *Backend) Gate(h, g, u tensor.Tensor, act compute.Act) {
 	wantSiLU(act)
-	for _, t := range [...]tensor.Tensor{h, g, u} {
-		wantLen("gate", "operand", t, tensor.F32, h.Len())
-	}
-	b.tasks.gate = gateTask{h.Float32(), g.Float32(), u.Float32()}
-	b.pool.run(&b.tasks.gate, h.Len(), flat/4)
+	dt, n := like("gate", "operand", h), h.Len()
+	b.tasks.gate = gateTask{wantFlat("gate", "operand", h, dt, n), wantFlat("gate", "operand", g, dt, n), wantFlat("gate", "operand", u, dt, n)}
+	b.pool.run(&b.tasks.gate, n, flat/4)
 }
 
 func (t *gateTask) do(w *worker, i, j int) {
-	if w.Silu != nil {
-		w.Silu(j-i, &t.h[i], &t.g[i], &t.u[i])
-		return
-	}
-	for ; i < j; i++ {
-		sg, _ := sigmoid(t.g[i])
-		t.h[i] = t.g[i] * sg * t.u[i]
+	for n := 0; i < j; i += n {
+		n = t.h.step(j - i)
+		h := w.out(0, t.h, i, n)
+		w.silu(h, w.in(1, t.g, i, n), w.in(2, t.u, i, n))
+		w.put(t.h, i, h)
 	}
 }
 
-type gateBackTask struct{ dg, du, dh, g, u []float32 }
+// silu sets h = silu(g)·u.
+func (v vec) silu(h, g, u []float32) {
+	if v.Silu != nil {
+		v.Silu(len(h), ptr(h), ptr(g[:len(h)]), ptr(u[:len(h)]))
+		return
+	}
+	for k, a := range g[:len(h)] {
+		sg, _ := sigmoid(a)
+		h[k] = a * sg * u[k]
+	}
+}
+
+type gateBackTask struct{ dg, du, dh, g, u act }
 
 // GateBackward sets dg = dh ⊙ u ⊙ silu'(g), du = dh ⊙ silu(g);  silu'(g) = σ·(1 + g·(1−σ)).
 func (b *Backend) GateBackward(dg, du, dh, g, u tensor.Tensor, act compute.Act) {
 	wantSiLU(act)
-	for _, t := range [...]tensor.Tensor{dg, du, dh, g, u} {
-		wantLen("gatebackward", "operand", t, tensor.F32, dg.Len())
-	}
-	b.tasks.gateBack = gateBackTask{dg.Float32(), du.Float32(), dh.Float32(), g.Float32(), u.Float32()}
-	b.pool.run(&b.tasks.gateBack, dg.Len(), flat/4)
+	dt, n := like("gatebackward", "operand", dg), dg.Len()
+	b.tasks.gateBack = gateBackTask{
+		wantFlat("gatebackward", "operand", dg, dt, n), wantFlat("gatebackward", "operand", du, dt, n),
+		wantFlat("gatebackward", "operand", dh, dt, n), wantFlat("gatebackward", "operand", g, dt, n), wantFlat("gatebackward", "operand", u, dt, n)}
+	b.pool.run(&b.tasks.gateBack, n, flat/4)
 }
 
 func (t *gateBackTask) do(w *worker, i, j int) {
-	if w.SiluBack != nil {
-		w.SiluBack(j-i, &t.dg[i], &t.du[i], &t.dh[i], &t.g[i], &t.u[i])
+	for n := 0; i < j; i += n {
+		n = t.dg.step(j - i)
+		dg, du := w.out(0, t.dg, i, n), w.out(1, t.du, i, n)
+		w.siluBack(dg, du, w.in(2, t.dh, i, n), w.in(3, t.g, i, n), w.in(4, t.u, i, n))
+		w.put(t.dg, i, dg)
+		w.put(t.du, i, du)
+	}
+}
+
+// siluBack sets dg = dh·u·silu'(g), du = dh·silu(g).
+func (v vec) siluBack(dg, du, dh, g, u []float32) {
+	if v.SiluBack != nil {
+		n := len(dg)
+		v.SiluBack(n, ptr(dg), ptr(du[:n]), ptr(dh[:n]), ptr(g[:n]), ptr(u[:n]))
 		return
 	}
-	for ; i < j; i++ {
-		g, u, dh := t.g[i], t.u[i], t.dh[i]
+	for k := range dg {
+		g, u, dh := g[k], u[k], dh[k]
 		sg, rest := sigmoid(g)
-		t.dg[i] = dh * u * (sg * (1 + g*rest))
-		t.du[i] = dh * (g * sg)
+		dg[k] = dh * u * (sg * (1 + g*rest))
+		du[k] = dh * (g * sg)
 	}
 }
 

@@ -44,9 +44,9 @@ func (t *roundTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
 		row, at := t.c[i*t.n:(i+1)*t.n], (t.i+i)*t.dst.Cols+t.j
 		if t.beta != 0 {
-			widen(old, t.dst, at)
+			w.widen(old, t.dst, at)
 			w.axpy(row, t.beta, old)
 		}
-		narrow(t.dst, at, row)
+		w.narrow(t.dst, at, row)
 	}
 }

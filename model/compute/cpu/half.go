@@ -46,6 +46,25 @@ func toF16(f float32) uint16 {
 	return sign | uint16((abs-112<<23+0xfff+abs>>13&1)>>13)
 }
 
+// widen is widen, by a kernel where there is one.
+func (v vec) widen(dst []float32, src tensor.Tensor, i int) {
+	n := 0
+	if f := v.Widen[format(src.DType)]; f != nil && len(dst) > 0 {
+		n = v.whole(len(dst))
+		f(n, ptr(dst), element(src, i))
+	}
+	widen(dst[n:], src, i+n)
+}
+
+// narrow is narrow, by a kernel where there is one.
+func (v vec) narrow(dst tensor.Tensor, i int, src []float32) {
+	if dst.DType == tensor.BF16 {
+		v.narrowBF16(dst.Uint16()[i:i+len(src)], src)
+		return
+	}
+	narrow(dst, i, src)
+}
+
 // widen sets dst to the elements of src from index i on, as float32.
 func widen(dst []float32, src tensor.Tensor, i int) {
 	switch src.DType {

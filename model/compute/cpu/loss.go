@@ -8,29 +8,30 @@ import (
 )
 
 type lossTask struct {
-	loss, logits []float32
-	target       []int32
-	v            int
-	grad         bool
+	loss   []float32
+	logits act
+	target []int32
+	v      int
+	grad   bool
 }
 
 // CrossEntropy sets loss_i = lse(logits_i) − logits_i[target_i] and, with grad, logits = softmax(logits) − onehot(target).
 func (b *Backend) CrossEntropy(loss, logits, target tensor.Tensor, grad bool) {
 	wantLen("crossentropy", "loss", loss, tensor.F32, logits.Rows)
-	want("crossentropy", "logits", logits, tensor.F32, logits.Rows, logits.Cols)
+	l := wantAct("crossentropy", "logits", logits, like("crossentropy", "logits", logits), logits.Rows, logits.Cols)
 	wantLen("crossentropy", "target", target, tensor.I32, logits.Rows)
 	for i, k := range target.Int32() {
 		if k < 0 || int(k) >= logits.Cols {
 			panic(fmt.Sprintf("cpu: crossentropy: target %d of row %d, vocabulary %d", k, i, logits.Cols))
 		}
 	}
-	b.tasks.loss = lossTask{loss.Float32(), logits.Float32(), target.Int32(), logits.Cols, grad}
+	b.tasks.loss = lossTask{loss.Float32(), l, target.Int32(), logits.Cols, grad}
 	b.pool.run(&b.tasks.loss, logits.Rows, grain(8*logits.Cols))
 }
 
 func (t *lossTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
-		x := t.logits[i*t.v : (i+1)*t.v]
+		x := w.in(0, t.logits, i*t.v, t.v)
 		k := t.target[i]
 		m, at := w.max(x), x[k]
 		sum := w.expSum(x, m)
@@ -38,6 +39,7 @@ func (t *lossTask) do(w *worker, i, j int) {
 		if t.grad {
 			w.scale(x, float32(1/sum))
 			x[k]--
+			w.put(t.logits, i*t.v, x)
 		}
 	}
 }

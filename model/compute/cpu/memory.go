@@ -23,20 +23,26 @@ func (b *Backend) Download(dst []byte, src tensor.Tensor) {
 }
 
 type fillTask struct {
-	dst []float32
+	dst act
 	v   float32
 }
 
 // Fill sets every element of dst to v.
 func (b *Backend) Fill(dst tensor.Tensor, v float32) {
-	wantLen("fill", "dst", dst, tensor.F32, dst.Len())
-	b.tasks.fill = fillTask{dst.Float32(), v}
+	b.tasks.fill = fillTask{wantFlat("fill", "dst", dst, like("fill", "dst", dst), dst.Len()), v}
 	b.pool.run(&b.tasks.fill, dst.Len(), 1<<16)
 }
 
 func (t *fillTask) do(_ *worker, i, j int) {
-	for k := range t.dst[i:j] {
-		t.dst[i+k] = t.v
+	if t.dst.half() {
+		v := toBF16(t.v)
+		for ; i < j; i++ {
+			t.dst.h[i] = v
+		}
+		return
+	}
+	for ; i < j; i++ {
+		t.dst.f[i] = t.v
 	}
 }
 
@@ -60,18 +66,18 @@ func (t *copyTask) do(w *worker, i, j int) {
 	case t.dst.DType == t.src.DType:
 		copy(t.dst.Mem.Host[i*size:j*size], t.src.Mem.Host[i*size:j*size])
 	case t.dst.DType == tensor.F32:
-		widen(t.dst.Float32()[i:j], t.src, i)
+		w.widen(t.dst.Float32()[i:j], t.src, i)
 	case t.src.DType == tensor.F32:
-		narrow(t.dst, i, t.src.Float32()[i:j])
+		w.narrow(t.dst, i, t.src.Float32()[i:j])
 	default:
 		row := w.scratch(j - i)
-		widen(row, t.src, i)
-		narrow(t.dst, i, row)
+		w.widen(row, t.src, i)
+		w.narrow(t.dst, i, row)
 	}
 }
 
 type gatherTask struct {
-	dst   []float32
+	dst   act
 	table tensor.Tensor
 	rows  []int32
 }
@@ -79,42 +85,48 @@ type gatherTask struct {
 // Gather sets dst[i,:] = table[rows[i],:]; a row < 0 gives zeros.
 func (b *Backend) Gather(dst, table, rows tensor.Tensor) {
 	wantFloat("gather", "table", table, table.Rows, table.Cols)
-	want("gather", "dst", dst, tensor.F32, rows.Len(), table.Cols)
 	wantLen("gather", "rows", rows, tensor.I32, rows.Len())
-	b.tasks.gather = gatherTask{dst.Float32(), table, rows.Int32()}
+	b.tasks.gather = gatherTask{wantAct("gather", "dst", dst, like("gather", "dst", dst), rows.Len(), table.Cols), table, rows.Int32()}
 	b.pool.run(&b.tasks.gather, rows.Len(), grain(table.Cols))
 }
 
-func (t *gatherTask) do(_ *worker, i, j int) {
+func (t *gatherTask) do(w *worker, i, j int) {
 	c := t.table.Cols
 	for ; i < j; i++ {
-		if row := t.dst[i*c : (i+1)*c]; t.rows[i] < 0 {
-			clear(row)
-		} else {
-			widen(row, t.table, int(t.rows[i])*c)
+		r := int(t.rows[i])
+		switch {
+		case r < 0:
+			t.dst.zero(i*c, c)
+		case t.dst.half() && t.table.DType == tensor.BF16:
+			copy(t.dst.h[i*c:(i+1)*c], t.table.Uint16()[r*c:])
+		default:
+			row := w.out(0, t.dst, i*c, c)
+			w.widen(row, t.table, r*c)
+			w.put(t.dst, i*c, row)
 		}
 	}
 }
 
 type scatterTask struct {
-	dst, src []float32
+	dst, src []byte
 	rows     []int32
-	c        int
+	row      int // bytes
 }
 
 // Scatter sets dst[rows[i],:] = src[i,:]; a row < 0 is skipped.
 func (b *Backend) Scatter(dst, src, rows tensor.Tensor) {
-	want("scatter", "dst", dst, tensor.F32, dst.Rows, src.Cols)
-	want("scatter", "src", src, tensor.F32, rows.Len(), src.Cols)
+	dt := like("scatter", "dst", dst)
+	want("scatter", "dst", dst, dt, dst.Rows, src.Cols)
+	want("scatter", "src", src, dt, rows.Len(), src.Cols)
 	wantLen("scatter", "rows", rows, tensor.I32, rows.Len())
-	b.tasks.scatter = scatterTask{dst.Float32(), src.Float32(), rows.Int32(), src.Cols}
+	b.tasks.scatter = scatterTask{dst.Mem.Host, src.Mem.Host, rows.Int32(), src.Cols * dt.Size()}
 	b.pool.run(&b.tasks.scatter, rows.Len(), grain(src.Cols))
 }
 
 func (t *scatterTask) do(_ *worker, i, j int) {
 	for ; i < j; i++ {
 		if r := int(t.rows[i]); r >= 0 {
-			copy(t.dst[r*t.c:(r+1)*t.c], t.src[i*t.c:(i+1)*t.c])
+			copy(t.dst[r*t.row:(r+1)*t.row], t.src[i*t.row:(i+1)*t.row])
 		}
 	}
 }

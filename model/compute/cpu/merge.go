@@ -10,7 +10,7 @@ import (
 )
 
 type mergeTask struct {
-	dst  []float32
+	dst  act
 	w    *sparse.Weight
 	b, a []float32
 	r    int
@@ -20,9 +20,8 @@ type mergeTask struct {
 // Merge sets dst = M ⊙ (W + s·B·A); with absent a and b it only expands W. Pruned positions are exactly +0, whatever
 // s·B·A is there.
 func (b *Backend) Merge(dst tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s float32) {
-	want("merge", "dst", dst, tensor.F32, w.Out, w.In)
 	t := newMerge("merge", w, bm, am, s)
-	t.dst = dst.Float32()
+	t.dst = wantAct("merge", "dst", dst, like("merge", "dst", dst), w.Out, w.In)
 	b.tasks.merge = t
 	b.pool.run(&b.tasks.merge, w.Out, grain(w.In*(t.r+2)))
 }
@@ -54,7 +53,10 @@ func (t *mergeTask) do(w *worker, i, j int) {
 	t.coefs(coef, i)
 	for k := 0; k < t.w.In; k += chunk {
 		for row := i; row < j; row++ {
-			t.part(w, t.dst[row*t.w.In+k:][:min(chunk, t.w.In-k)], row, k, coef[(row-i)*t.r:(row-i+1)*t.r])
+			at := row*t.w.In + k
+			dst := w.out(0, t.dst, at, min(chunk, t.w.In-k))
+			t.part(w, dst, row, k, coef[(row-i)*t.r:(row-i+1)*t.r])
+			w.put(t.dst, at, dst)
 		}
 	}
 }
@@ -150,38 +152,57 @@ func addKept(dst []float32, kept uint64, values tensor.Tensor, at int) int {
 }
 
 type maskTask struct {
-	dst []float32
+	dst act
 	w   *sparse.Weight
 }
 
 // Mask sets dst = M ⊙ dst; pruned positions become exactly +0, whatever they held.
 func (b *Backend) Mask(dst tensor.Tensor, w *sparse.Weight) {
-	want("mask", "dst", dst, tensor.F32, w.Out, w.In)
+	a := wantAct("mask", "dst", dst, like("mask", "dst", dst), w.Out, w.In)
 	if w.Dense() {
 		return
 	}
-	b.tasks.mask = maskTask{dst.Float32(), w}
+	b.tasks.mask = maskTask{a, w}
 	b.pool.run(&b.tasks.mask, w.Out, grain(w.In))
 }
 
 func (t *maskTask) do(w *worker, i, j int) {
 	n := t.w.In
 	for ; i < j; i++ {
-		row := t.dst[i*n : (i+1)*n]
-		if w.Mask != nil {
-			w.Mask(n, &row[0], &t.w.RowBits(i)[0])
-			continue
+		if t.dst.half() {
+			w.maskBF16(t.dst.h[i*n:(i+1)*n], t.w.RowBits(i))
+		} else {
+			w.mask(t.dst.f[i*n:(i+1)*n], t.w.RowBits(i))
 		}
-		whole := 0
-		if w.MaskWords != nil && n >= 64 {
-			w.MaskWords(n/64, &row[0], &t.w.RowBits(i)[0])
-			whole = n / 64 * 64
+	}
+}
+
+// mask sets row = M ⊙ row.
+func (v vec) mask(row []float32, bits []uint64) {
+	if v.Mask != nil {
+		v.Mask(len(row), &row[0], &bits[0])
+		return
+	}
+	whole := 0
+	if v.MaskWords != nil && len(row) >= 64 {
+		v.MaskWords(len(row)/64, &row[0], &bits[0])
+		whole = len(row) / 64 * 64
+	}
+	for k := whole; k < len(row); k++ {
+		if bits[k/64]>>(k%64)&1 == 0 {
+			row[k] = 0
 		}
-		for k := whole; k < n; k++ {
-			if rowBits(t.w, i, k/64)>>(k%64)&1 == 0 {
-				row[k] = 0
-			}
-		}
+	}
+}
+
+// maskBF16 is mask of a BF16 row.
+func (v vec) maskBF16(row []uint16, bits []uint64) {
+	if v.MaskBF16 != nil {
+		v.MaskBF16(len(row), &row[0], &bits[0])
+		return
+	}
+	for k := range row {
+		row[k] &= -uint16(bits[k/64] >> (k % 64) & 1)
 	}
 }
 

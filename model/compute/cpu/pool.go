@@ -14,14 +14,15 @@ type task interface {
 // worker is one thread's scratch memory; it grows to what the largest operation needs and stays.
 type worker struct {
 	vec
-	buf   []float32
-	a, b  []float32          // packed operands of a product on this thread
-	edge  [512]float32       // a tile that hangs over the edge
-	line  [blockK]float32    // a row being packed
-	rows  [16]unsafe.Pointer // of a transposition
-	at    []uint32           // where the values of a packed matrix go
-	spans []span             // of keys
-	ones  [chunk / 64]uint64 // the mask of a dense row
+	buf    []float32
+	strips [6][]float32       // of BF16 operands, widened
+	a, b   []float32          // packed operands of a product on this thread
+	edge   [512]float32       // a tile that hangs over the edge
+	line   [blockK]float32    // a row being packed
+	rows   [16]unsafe.Pointer // of a transposition
+	at     []uint32           // where the values of a packed matrix go
+	spans  []span             // of keys
+	ones   [chunk / 64]uint64 // the mask of a dense row
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.

@@ -50,7 +50,8 @@ type Kernels struct {
 	// Merge sets dst_j = kept_j ? w_j + Σ_k coef_k·a[k·lda + j] : +0 for j < n, from the row's bits (nil: all kept) and packed values.
 	Merge [3]func(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 	// Mask sets x_j = kept_j ? x_j : +0 for j < n.
-	Mask func(n int, x *float32, bits *uint64)
+	Mask     func(n int, x *float32, bits *uint64)
+	MaskBF16 func(n int, x *uint16, bits *uint64)
 	// Expand sets dst_j = kept_j ? dst_j + w_j : +0, and MaskWords x_j = kept_j ? x_j : +0, for j < 64·words: for an instruction set
 	// without Merge and Mask. Expand reads up to 7 values beyond the last.
 	Expand    [3]func(words int, dst *float32, bits *uint64, values unsafe.Pointer)
@@ -103,6 +104,9 @@ type Vec struct {
 	NormBack, NormBackAdd func(n int, dx, dy, x, w *float32, rstd, mean float32)
 	// Rotate: (a, b) = (a·cos − b·sin, b·cos + a·sin), sin times sign.
 	Rotate func(n int, a, b, cos, sin *float32, sign float32)
+	// Widen: y = x, x of the format; NarrowBF16: y = x, rounded to nearest even. With 8 lanes they leave out the last n%8.
+	Widen      [3]func(n int, y *float32, x unsafe.Pointer)
+	NarrowBF16 func(n int, y unsafe.Pointer, x *float32)
 	// Adam: ĝ = scale·g, m = b1·m + c1·ĝ, v = b2·v + c2·ĝ², p = p·decay − step·m/(√(v·inv2) + eps).
 	Adam func(n int, p, g, m, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 }

@@ -23,11 +23,12 @@ func For(name string) *Kernels {
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32512, dotBF16512, dotF16512}, Dot3: dot3512,
 				Max: max512, ExpSum: expSum512, Hide: hide512, SoftmaxBack: softmaxBack512, Silu: silu512, SiluBack: siluBack512,
 				Norm: norm512, NormBack: normBack512, NormBackAdd: normBackAdd512, Rotate: rotate512, Adam: adam512,
+				Widen: [3]func(int, *float32, unsafe.Pointer){BF16: widenBF16512, F16: widenF16512}, NarrowBF16: narrowBF16512,
 			},
 			Merge: [3]func(int, *float32, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32, merge512BF16, merge512F16},
-			Mask:  mask512,
-			Kept:  kept512(),
-			Peak:  peak512,
+			Mask:  mask512, MaskBF16: maskBF16512,
+			Kept: kept512(),
+			Peak: peak512,
 		}
 	case name == "avx2" && x.HasAVX2 && x.HasFMA: // every such machine has F16C
 		return &Kernels{
@@ -42,6 +43,7 @@ func For(name string) *Kernels {
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32256, dotBF16256, dotF16256}, Dot3: dot3256,
 				Max: max256, ExpSum: expSum256, Hide: hide256, SoftmaxBack: softmaxBack256, Silu: silu256, SiluBack: siluBack256,
 				Norm: norm256, NormBack: normBack256, NormBackAdd: normBackAdd256, Rotate: rotate256, Adam: adam256,
+				Widen: [3]func(int, *float32, unsafe.Pointer){BF16: widenBF16256, F16: widenF16256}, NarrowBF16: narrowBF16256,
 			},
 			Expand:    [3]func(int, *float32, *uint64, unsafe.Pointer){expand256F32, expand256BF16, expand256F16},
 			MaskWords: maskWords256, Combine: combine256,

@@ -59,6 +59,15 @@ func rotate512(n int, a *float32, b *float32, cos *float32, sin *float32, sign f
 func adam512(n int, p *float32, grad *float32, m *float32, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 
 //go:noescape
+func widenBF16512(n int, y *float32, x unsafe.Pointer)
+
+//go:noescape
+func widenF16512(n int, y *float32, x unsafe.Pointer)
+
+//go:noescape
+func narrowBF16512(n int, y unsafe.Pointer, x *float32)
+
+//go:noescape
 func add256(n int, y *float32, x *float32)
 
 //go:noescape
@@ -113,6 +122,15 @@ func rotate256(n int, a *float32, b *float32, cos *float32, sin *float32, sign f
 func adam256(n int, p *float32, grad *float32, m *float32, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 
 //go:noescape
+func widenBF16256(n int, y *float32, x unsafe.Pointer)
+
+//go:noescape
+func widenF16256(n int, y *float32, x unsafe.Pointer)
+
+//go:noescape
+func narrowBF16256(n int, y unsafe.Pointer, x *float32)
+
+//go:noescape
 func panels512F32x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
 
 //go:noescape
@@ -162,6 +180,9 @@ func merge512F16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef,
 
 //go:noescape
 func mask512(n int, x *float32, bits *uint64)
+
+//go:noescape
+func maskBF16512(n int, x *uint16, bits *uint64)
 
 //go:noescape
 func maskWords256(words int, x *float32, bits *uint64)

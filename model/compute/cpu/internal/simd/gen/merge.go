@@ -16,6 +16,7 @@ func merge(a *asm, v isa) {
 		mergeAs(a, f.name, f.size)
 	}
 	maskRow(a)
+	maskHalfRow(a)
 }
 
 // valid sets R13 to the bits of the next word's columns that exist, and K1…K4 to its quarters.
@@ -119,6 +120,33 @@ func maskRow(a *asm) {
 	a.ret()
 }
 
+// maskHalfRow writes
+//
+//	func maskBF16512(n int, x *uint16, bits *uint64)
+//
+// x_j = kept_j ? x_j : +0 for j < n.
+func maskHalfRow(a *asm) {
+	a.text("maskBF16512", 24)
+	a.f("MOVQ n+0(FP), CX")
+	a.f("MOVQ x+8(FP), DI")
+	a.f("MOVQ bits+16(FP), SI")
+	a.label("word")
+	valid(a)
+	a.f("KSHIFTRQ $32, K1, K2")
+	a.f("KMOVQ (SI), K5")
+	a.f("KANDQ K1, K5, K5")
+	a.f("KSHIFTRQ $32, K5, K6")
+	for q := range 2 {
+		a.f("VMOVDQU16.Z %d(DI), K%d, Z%d", 64*q, 5+q, q)
+		a.f("VMOVDQU16 Z%d, K%d, %d(DI)", q, q+1, 64*q)
+	}
+	a.f("ADDQ $8, SI")
+	a.f("ADDQ $128, DI")
+	a.f("SUBQ $64, CX")
+	a.f("JG word")
+	a.ret()
+}
+
 // declarations are the Go stubs of every routine.
 func declarations() string {
 	a := new(asm)
@@ -138,6 +166,7 @@ func declarations() string {
 		fmt.Fprintf(a, "\n//go:noescape\nfunc merge512%s(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)\n", f.name)
 	}
 	a.WriteString("\n//go:noescape\nfunc mask512(n int, x *float32, bits *uint64)\n")
+	a.WriteString("\n//go:noescape\nfunc maskBF16512(n int, x *uint16, bits *uint64)\n")
 	a.WriteString("\n//go:noescape\nfunc maskWords256(words int, x *float32, bits *uint64)\n")
 	a.WriteString("\n//go:noescape\nfunc combine256(strips int, dst, coef, a *float32, lda, r int)\n")
 	return a.String()

@@ -155,6 +155,31 @@ func routines() []routine {
 			},
 		},
 		adam(),
+		widen("BF16"), widen("F16"),
+		{ // y = x, rounded to nearest even
+			name: "narrowBF16", ptrs: []string{"y unsafe.Pointer", "x"}, unroll: 1,
+			body: func(l *lane) {
+				if l.masked && l.lanes == 8 {
+					return // as in dot
+				}
+				l.load("x", l.r(0))
+				l.storeBF16(l.r(0), "y", l.r(1), l.r(2))
+			},
+		},
+	}
+}
+
+// widen is y = x, x of the given format.
+func widen(format string) routine {
+	return routine{
+		name: "widen" + format, ptrs: []string{"y", "x unsafe.Pointer"}, unroll: 1,
+		body: func(l *lane) {
+			if l.masked && l.lanes == 8 {
+				return // as in dot
+			}
+			l.loadAs(format, "x", l.r(0))
+			l.store(l.r(0), "y")
+		},
 	}
 }
 

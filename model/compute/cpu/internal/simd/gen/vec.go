@@ -82,6 +82,35 @@ func (l *lane) loadAs(format, ptr, reg string) {
 	}
 }
 
+// storeBF16 rounds a register to nearest even and writes it to an operand; a NaN becomes quiet. t and u are overwritten, and K2 or Y12.
+func (l *lane) storeBF16(reg, ptr, t, u string) {
+	l.f("VPSRLD $16, %s, %s", reg, t)
+	if l.lanes == 16 {
+		l.f("VCMPPS $3, %s, %s, K2", reg, reg) // NaN
+		l.f("VPANDD %s, %s, %s", constant("unit"), t, t)
+		l.f("VPADDD %s, %s, %s", constant("half"), t, t)
+		l.f("VPADDD %s, %s, %s", reg, t, t)
+		l.f("VPORD %s, %s, K2, %s", constant("quiet"), reg, t)
+		l.f("VPSRLD $16, %s, %s", t, t)
+		if l.masked {
+			l.f("VPMOVDW %s, K1, %s", t, l.at(ptr, 2))
+		} else {
+			l.f("VPMOVDW %s, %s", t, l.at(ptr, 2))
+		}
+		return
+	}
+	l.f("VPAND %s, %s, %s", constant("unit"), t, t)
+	l.f("VPADDD %s, %s, %s", constant("half"), t, t)
+	l.f("VPADDD %s, %s, %s", reg, t, t)
+	l.f("VCMPPS $3, %s, %s, Y12", reg, reg)
+	l.f("VPOR %s, %s, %s", constant("quiet"), reg, u)
+	l.f("VBLENDVPS Y12, %s, %s, %s", u, t, t)
+	l.f("VPSRLD $16, %s, %s", t, t)
+	l.f("VPACKUSDW %s, %s, %s", t, t, t)
+	l.f("VPERMQ $8, %s, %s", t, t)
+	l.f("VMOVDQU X%s, %s", t[1:], l.at(ptr, 2))
+}
+
 // store writes a register to an operand.
 func (l *lane) store(reg, ptr string) {
 	switch {
@@ -221,6 +250,7 @@ var constants = []struct {
 	{"c2", 0x3efffffb}, {"c3", 0x3e2aaa35}, {"c4", 0x3d2aae0c}, {"c5", 0x3c092928}, {"c6", 0x3ab434c7},
 	{"expHi", 0x42b20000}, {"expLo", 0xc2ae999a}, // 89 and −87.3: e⁸⁹ overflows, and below −87.3 a normal number ends
 	{"bias", 127},
+	{"unit", 1}, {"half", 0x7fff}, {"quiet", 0x400000}, // of rounding to bfloat16
 }
 
 func constant(name string) string {
