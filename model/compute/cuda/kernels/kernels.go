@@ -1,0 +1,22 @@
+// Package kernels is the arithmetic of the NVIDIA backend: CUDA C++ in .cu files, each beside the PTX that was generated from it.
+//
+// kernels.h declares every kernel with its formula, its parameters in order and its launch. The PTX is of ISA 7.8 for compute_80:
+// every driver since CUDA 11.8 compiles it for the GPU it finds.
+package kernels
+
+import "embed"
+
+//go:embed *.ptx
+var files embed.FS
+
+// Modules are the names of the compiled files.
+var Modules = [...]string{"elementwise"}
+
+// PTX is the text of a module, by its name in Modules. It ends in a zero byte, as cuModuleLoadData wants it.
+func PTX(module string) []byte {
+	b, err := files.ReadFile(module + ".ptx")
+	if err != nil {
+		panic("kernels: no module " + module)
+	}
+	return append(b, 0)
+}

@@ -1,0 +1,65 @@
+package kernels
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestEveryPTXIsOfItsSource(t *testing.T) {
+	for _, m := range Modules {
+		want, err := Stamp(os.DirFS("."), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, text, _ := strings.Cut(string(PTX(m)), "\n")
+		if line != want {
+			t.Errorf("%s.ptx is stale: compile it again (gen/main.go says how)", m)
+		}
+		if !strings.Contains(text, "\n.version 7.8\n.target sm_80\n") || !strings.HasSuffix(text, "}\n\n\x00") {
+			t.Errorf("%s.ptx is not the whole of PTX 7.8 for sm_80", m)
+		}
+	}
+}
+
+func TestEveryFileIsAModule(t *testing.T) {
+	for _, pattern := range []string{"*.cu", "*.ptx"} {
+		list, err := filepath.Glob(pattern)
+		if err != nil || len(list) != len(Modules) {
+			t.Errorf("%d modules, %s gives %v, %v", len(Modules), pattern, list, err)
+		}
+	}
+}
+
+func TestAStampTellsOfEveryChange(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a.cu": "#include \"b.cuh\"\nx", "b.cuh": "#include \"c.cuh\"\ny", "c.cuh": "z"} {
+		write(t, dir, name, text)
+	}
+	stamp := func() string {
+		s, err := Stamp(os.DirFS(dir), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := stamp()
+	if before != stamp() {
+		t.Fatal("a stamp changes by itself")
+	}
+	write(t, dir, "c.cuh", "zz")
+	if before == stamp() {
+		t.Error("a change two inclusions away is not seen")
+	}
+	if _, err := Stamp(os.DirFS(dir), "none"); err == nil {
+		t.Error("a missing source has a stamp")
+	}
+}
+
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
