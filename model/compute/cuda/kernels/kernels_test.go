@@ -15,7 +15,7 @@ func TestEveryPTXIsOfItsSource(t *testing.T) {
 		}
 		line, text, _ := strings.Cut(string(PTX(m)), "\n")
 		if line != want {
-			t.Errorf("%s.ptx is stale: compile it again (gen/main.go says how)", m)
+			t.Errorf("%s.ptx is stale: compile it again (internal/gen says how)", m)
 		}
 		if !strings.Contains(text, "\n.version 7.8\n.target sm_80\n") || !strings.HasSuffix(text, "}\n\n\x00") {
 			t.Errorf("%s.ptx is not the whole of PTX 7.8 for sm_80", m)

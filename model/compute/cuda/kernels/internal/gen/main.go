@@ -3,7 +3,7 @@
 // Command gen compiles the CUDA kernels to PTX by NVRTC, on any x86-64 Linux; no GPU and no toolkit is needed:
 //
 //	python3 -m pip download --no-deps nvidia-cuda-nvrtc-cu11==11.8.89 && unzip -q nvidia_cuda_nvrtc_cu11-*.whl
-//	go run -tags cuda ./model/compute/cuda/kernels/gen -nvrtc nvidia/cuda_nvrtc/lib/libnvrtc.so.11.2 [-dir DIR] [-check] [module …]
+//	go run -tags cuda ./model/compute/cuda/kernels/internal/gen -nvrtc nvidia/cuda_nvrtc/lib/libnvrtc.so.11.2 [-dir DIR] [-check] [module …]
 //
 // NVRTC of CUDA 11.8 writes PTX ISA 7.8, which every driver since then loads; a later one's PTX needs a later driver and is refused.
 // With -check nothing is written: it fails where the PTX beside a source is not what the compiler gives.
