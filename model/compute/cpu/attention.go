@@ -35,27 +35,25 @@ func (m *attn) sees(b, i, j int) bool {
 // keys is the number of keys that may be visible to query i: no later one is.
 func (m *attn) keys(i int) int { return max(0, m.Tk-m.Tq+i+1) }
 
-// row is the D elements of (token t of row b of T, head h of H) in x.
-func (m *attn) row(x []float32, b, t, T, h, H int) []float32 {
-	at := ((b*T+t)*H + h) * m.D
-	return x[at : at+m.D]
-}
+// place is where (token t of row b of T, head h of H) begins in flat memory.
+func (m *attn) place(b, t, T, h, H int) int { return ((b*T+t)*H + h) * m.D }
 
 type attnTask struct {
 	attn
-	y, lse, q, k, v []float32
-	qt, kt, vt      tensor.Tensor
-	tiled           bool
+	y, q, k, v act
+	lse        []float32
+	qt, kt, vt tensor.Tensor
+	tiled      bool
 }
 
 // Attention sets y = softmax(scale·q·kᵀ, masked)·v and lse.
 func (b *Backend) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
-	t := attnTask{attn: newAttn("attention", m)}
-	t.want("attention", q, k, v)
-	want("attention", "y", y, tensor.F32, m.B*m.Tq, m.Hq*m.D)
-	want("attention", "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
-	t.y, t.lse, t.q, t.k, t.v = y.Float32(), lse.Float32(), q.Float32(), k.Float32(), v.Float32()
-	t.qt, t.kt, t.vt = q, k, v
+	const op = "attention"
+	t, dt := attnTask{attn: newAttn(op, m)}, like(op, "q", q)
+	t.q, t.k, t.v = t.want(op, dt, q, k, v)
+	t.y = wantAct(op, "y", y, dt, m.B*m.Tq, m.Hq*m.D)
+	want(op, "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
+	t.lse, t.qt, t.kt, t.vt = lse.Float32(), q, k, v
 	t.tiled = b.tiled(m.Tq, t.q, t.k, t.v)
 	n, cost := m.B*m.Hq*m.Tq, 2*m.D*m.Tk
 	if t.tiled {
@@ -66,9 +64,8 @@ func (b *Backend) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 }
 
 // tiled reports whether attention goes by tiles: enough queries, a vector kernel, and nothing that could leak from hidden keys.
-func (b *Backend) tiled(tq int, list ...[]float32) bool {
-	v := vec{b.kern}
-	return tq >= fewQ && b.kern.Name != "go" && v.finite(list...)
+func (b *Backend) tiled(tq int, list ...act) bool {
+	return tq >= fewQ && b.kern.Name != "go" && b.pool.workers[0].finite(list...)
 }
 
 func (t *attnTask) do(w *worker, i, j int) {
@@ -84,38 +81,42 @@ func (t *attnTask) do(w *worker, i, j int) {
 
 // query sets y of query i of head h and returns its lse.
 func (t *attnTask) query(w *worker, b, h, i int) float32 {
-	q, y := t.row(t.q, b, i, t.Tq, h, t.Hq), t.row(t.y, b, i, t.Tq, h, t.Hq)
+	at := t.place(b, i, t.Tq, h, t.Hq)
+	q, y := w.in(0, t.q, at, t.D), w.out(1, t.y, at, t.D)
 	kv, n := h*t.Hkv/t.Hq, t.keys(i)
 	s := w.scratch(n)
 	m := float32(math.Inf(-1))
 	seen := 0
 	for j := range n {
 		if t.sees(b, i, j) {
-			s[seen] = t.Scale * w.dot(q, t.row(t.k, b, j, t.Tk, kv, t.Hkv))
+			s[seen] = t.Scale * w.dot(q, w.in(2, t.k, t.place(b, j, t.Tk, kv, t.Hkv), t.D))
 			m = max(m, s[seen])
 			seen++
 		}
 	}
 	clear(y)
-	if seen == 0 {
-		return float32(math.Inf(-1))
-	}
-	sum := w.expSum(s[:seen], m)
-	seen = 0
-	for j := range n {
-		if t.sees(b, i, j) {
-			w.axpy(y, s[seen]/float32(sum), t.row(t.v, b, j, t.Tk, kv, t.Hkv))
-			seen++
+	lse := m
+	if seen > 0 {
+		sum := w.expSum(s[:seen], m)
+		lse += float32(math.Log(sum))
+		seen = 0
+		for j := range n {
+			if t.sees(b, i, j) {
+				w.axpy(y, s[seen]/float32(sum), w.in(2, t.v, t.place(b, j, t.Tk, kv, t.Hkv), t.D))
+				seen++
+			}
 		}
 	}
-	return m + float32(math.Log(sum))
+	w.put(t.y, at, y)
+	return lse
 }
 
 type attnBackTask struct {
 	attn
-	dq, dk, dv, dy, y, lse, q, k, v []float32
-	dyt, qt, kt, vt                 tensor.Tensor
-	tiled                           bool
+	dq, dk, dv, dy, y, q, k, v act
+	lse                        []float32
+	dyt, qt, kt, vt            tensor.Tensor
+	tiled                      bool
 }
 
 // AttentionBackward sets dq, dk, dv:  with p = exp(s − lse), s = scale·q·kᵀ and δ = dy·y,
@@ -123,67 +124,88 @@ type attnBackTask struct {
 //	dv_j = Σ_i p_ij·dy_i   ds_ij = p_ij·(dy_i·v_j − δ_i)   dq_i = scale·Σ_j ds_ij·k_j   dk_j = scale·Σ_i ds_ij·q_i
 func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 	const op = "attentionbackward"
-	t := attnBackTask{attn: newAttn(op, m)}
-	t.want(op, q, k, v)
-	t.want(op, dq, dk, dv)
-	t.want(op, dy, k, v)
-	t.want(op, y, k, v)
+	t, dt := attnBackTask{attn: newAttn(op, m)}, like(op, "q", q)
+	t.q, t.k, t.v = t.want(op, dt, q, k, v)
+	t.dq, t.dk, t.dv = t.want(op, dt, dq, dk, dv)
+	t.dy, _, _ = t.want(op, dt, dy, k, v)
+	t.y, _, _ = t.want(op, dt, y, k, v)
 	want(op, "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
-	t.dq, t.dk, t.dv = dq.Float32(), dk.Float32(), dv.Float32()
-	t.dy, t.y, t.lse = dy.Float32(), y.Float32(), lse.Float32()
-	t.q, t.k, t.v = q.Float32(), k.Float32(), v.Float32()
+	t.lse = lse.Float32()
 	t.dyt, t.qt, t.kt, t.vt = dy, q, k, v
 	t.tiled = b.tiled(m.Tq, t.dy, t.y, t.q, t.k, t.v)
 	b.tasks.attnBack = t
 	b.pool.run(&b.tasks.attnBack, m.B*m.Hkv, 1)
 }
 
+// sum is where a head's part of dk or dv is summed over queries and heads: in place, or in float32 until it is rounded. Token j's is at
+// v[j·ld].
+type sum struct {
+	v  []float32
+	ld int
+}
+
+func (m *attn) sumOf(w *worker, k int, a act, b, kv int) sum {
+	if a.half() {
+		return sum{w.strip(k, m.Tk*m.D), m.D}
+	}
+	return sum{a.f[m.place(b, 0, m.Tk, kv, m.Hkv):], m.Hkv * m.D}
+}
+
+func (s sum) row(j, d int) []float32 { return s.v[j*s.ld : j*s.ld+d] }
+
 func (t *attnBackTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
 		b, kv := i/t.Hkv, i%t.Hkv
+		dk, dv := t.sumOf(w, 2, t.dk, b, kv), t.sumOf(w, 3, t.dv, b, kv)
 		for k := range t.Tk {
-			clear(t.row(t.dk, b, k, t.Tk, kv, t.Hkv))
-			clear(t.row(t.dv, b, k, t.Tk, kv, t.Hkv))
+			clear(dk.row(k, t.D))
+			clear(dv.row(k, t.D))
 		}
 		group := t.Hq / t.Hkv
 		for h := kv * group; h < (kv+1)*group; h++ {
-			t.head(w, b, h, kv)
+			t.head(w, dk, dv, b, h, kv)
+		}
+		for k := range t.Tk {
+			at := t.place(b, k, t.Tk, kv, t.Hkv)
+			w.put(t.dk, at, dk.row(k, t.D))
+			w.put(t.dv, at, dv.row(k, t.D))
 		}
 	}
 }
 
-func (t *attnBackTask) head(w *worker, b, h, kv int) {
+func (t *attnBackTask) head(w *worker, dk, dv sum, b, h, kv int) {
 	for i := 0; t.tiled && i < t.Tq; i += tileQ {
-		t.tile(w, b, h, kv, i, min(i+tileQ, t.Tq))
+		t.tile(w, dk, dv, b, h, kv, i, min(i+tileQ, t.Tq))
 	}
 	for i := 0; !t.tiled && i < t.Tq; i++ {
-		t.query(w, b, h, kv, i)
+		t.query(w, dk, dv, b, h, kv, i)
 	}
 }
 
 // query sets dq of query i of head h and adds its part to dk and dv.
-func (t *attnBackTask) query(w *worker, b, h, kv, i int) {
-	q, dq := t.row(t.q, b, i, t.Tq, h, t.Hq), t.row(t.dq, b, i, t.Tq, h, t.Hq)
-	dy := t.row(t.dy, b, i, t.Tq, h, t.Hq)
-	delta := w.dot(dy, t.row(t.y, b, i, t.Tq, h, t.Hq))
+func (t *attnBackTask) query(w *worker, dk, dv sum, b, h, kv, i int) {
+	at := t.place(b, i, t.Tq, h, t.Hq)
+	q, dq := w.in(0, t.q, at, t.D), w.out(1, t.dq, at, t.D)
+	dy := w.in(4, t.dy, at, t.D)
+	delta := w.dot(dy, w.in(5, t.y, at, t.D))
 	lse := t.lse[(b*t.Hq+h)*t.Tq+i]
 	clear(dq)
 	for j := range t.keys(i) {
 		if !t.sees(b, i, j) {
 			continue
 		}
-		k, v := t.row(t.k, b, j, t.Tk, kv, t.Hkv), t.row(t.v, b, j, t.Tk, kv, t.Hkv)
+		key := t.place(b, j, t.Tk, kv, t.Hkv)
+		k, v := w.in(5, t.k, key, t.D), w.in(6, t.v, key, t.D)
 		p := exp(t.Scale*w.dot(q, k) - lse)
 		ds := t.Scale * p * (w.dot(dy, v) - delta)
-		w.axpy(t.row(t.dv, b, j, t.Tk, kv, t.Hkv), p, dy)
+		w.axpy(dv.row(j, t.D), p, dy)
 		w.axpy(dq, ds, k)
-		w.axpy(t.row(t.dk, b, j, t.Tk, kv, t.Hkv), ds, q)
+		w.axpy(dk.row(j, t.D), ds, q)
 	}
+	w.put(t.dq, at, dq)
 }
 
-// want panics unless q, k and v fit the descriptor.
-func (m *attn) want(op string, q, k, v tensor.Tensor) {
-	want(op, "q", q, tensor.F32, m.B*m.Tq, m.Hq*m.D)
-	want(op, "k", k, tensor.F32, m.B*m.Tk, m.Hkv*m.D)
-	want(op, "v", v, tensor.F32, m.B*m.Tk, m.Hkv*m.D)
+// want gives q, k and v; it panics unless they fit the descriptor.
+func (m *attn) want(op string, dt tensor.DType, qt, kt, vt tensor.Tensor) (q, k, v act) {
+	return wantAct(op, "q", qt, dt, m.B*m.Tq, m.Hq*m.D), wantAct(op, "k", kt, dt, m.B*m.Tk, m.Hkv*m.D), wantAct(op, "v", vt, dt, m.B*m.Tk, m.Hkv*m.D)
 }

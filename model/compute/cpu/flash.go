@@ -115,16 +115,20 @@ func (m *attn) tiles() int { return (m.Tq + tileQ - 1) / tileQ }
 
 // from is x from (token t of row b of T, head h of H) on, a matrix whose rows are tokens.
 func (m *attn) from(x tensor.Tensor, b, t, T, h, H int) tensor.Tensor {
-	x.Mem.Host = x.Mem.Host[((b*T+t)*H+h)*m.D*4:]
+	x.Mem.Host = x.Mem.Host[m.place(b, t, T, h, H)*x.DType.Size():]
 	return x
 }
 
 // finite reports whether no product of an element with 0 is NaN: then what is hidden cannot leak through a tile's product. (It
 // says no, too, when squares overflow; the loops that run then are right for every input.)
-func (v vec) finite(list ...[]float32) bool {
-	for _, x := range list {
-		if s := v.dot(x, x); !(s <= math.MaxFloat32) {
-			return false
+func (w *worker) finite(list ...act) bool {
+	for _, a := range list {
+		for i, n, all := 0, 0, len(a.f)+len(a.h); i < all; i += n {
+			n = a.step(all - i)
+			x := w.in(0, a, i, n)
+			if s := w.dot(x, x); !(s <= math.MaxFloat32) {
+				return false
+			}
 		}
 	}
 	return true
@@ -177,18 +181,27 @@ func (t *attnTask) tile(w *worker, b, h, i0, i1 int) {
 		inv[i-i0], t.lse[(b*t.Hq+h)*t.Tq+i] = t.softmax(w, row, b, i)
 	}
 	at, kv, beta := 0, h*t.Hkv/t.Hq, float32(0)
-	y := t.y[((b*t.Tq+i0)*t.Hq+h)*t.D:]
+	y, ld := t.outRows(w, t.y, b, i0, h, i1-i0)
 	for _, p := range list {
-		w.product(y, t.Hq*t.D, i1-i0, t.D, p.n, 1, matrix(s[at:], n), false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
+		w.product(y, ld, i1-i0, t.D, p.n, 1, matrix(s[at:], n), false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
 		at, beta = at+p.n, 1
 	}
 	for i := i0; i < i1; i++ {
-		row := t.row(t.y, b, i, t.Tq, h, t.Hq)
+		row := y[(i-i0)*ld:][:t.D]
 		if n == 0 {
 			clear(row)
 		}
 		w.scale(row, inv[i-i0])
+		w.put(t.y, t.place(b, i, t.Tq, h, t.Hq), row)
 	}
+}
+
+// outRows is where head h of some queries from i on is made, for put: rows of D, ld apart.
+func (m *attn) outRows(w *worker, a act, b, i, h, rows int) (x []float32, ld int) {
+	if a.half() {
+		return w.strip(1, rows*m.D), m.D
+	}
+	return a.f[m.place(b, i, m.Tq, h, m.Hq):], m.Hq * m.D
 }
 
 // softmax sets a row of scores to exp(s − max), and gives 1/Σ and lse. A query that sees nothing has weights 0.
@@ -205,7 +218,7 @@ func (t *attnTask) softmax(w *worker, s []float32, b, i int) (inv, lse float32) 
 // tile sets dq of queries [i0, i1) of head h and adds their part to dk and dv:
 //
 //	P = exp(S − lse)   dS = scale·P ⊙ (dY·Vᵀ − δ)   dQ = dS·K   dK += dSᵀ·Q   dV += Pᵀ·dY
-func (t *attnBackTask) tile(w *worker, b, h, kv, i0, i1 int) {
+func (t *attnBackTask) tile(w *worker, dk, dv sum, b, h, kv, i0, i1 int) {
 	list, n := t.spans(w.spans, b, i0, i1)
 	w.spans = list
 	s := w.scratch(2 * tileQ * n)
@@ -220,17 +233,21 @@ func (t *attnBackTask) tile(w *worker, b, h, kv, i0, i1 int) {
 	for i := i0; i < i1; i++ {
 		t.softmaxBack(w, s[(i-i0)*n:(i-i0+1)*n], ds[(i-i0)*n:(i-i0+1)*n], b, h, i)
 	}
-	dq, q := t.dq[((b*t.Tq+i0)*t.Hq+h)*t.D:], t.from(t.qt, b, i0, t.Tq, h, t.Hq)
+	q := t.from(t.qt, b, i0, t.Tq, h, t.Hq)
+	dq, ld := t.outRows(w, t.dq, b, i0, h, rows)
 	at, beta := 0, float32(0)
 	for _, p := range list {
-		key := ((b*t.Tk+p.key)*t.Hkv + kv) * t.D
-		w.product(dq, t.Hq*t.D, rows, t.D, p.n, 1, matrix(ds[at:], n), false, t.from(t.kt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
-		w.product(t.dk[key:], t.Hkv*t.D, p.n, t.D, rows, 1, matrix(ds[at:], n), true, q, false, 1)
-		w.product(t.dv[key:], t.Hkv*t.D, p.n, t.D, rows, 1, matrix(s[at:], n), true, dy, false, 1)
+		w.product(dq, ld, rows, t.D, p.n, 1, matrix(ds[at:], n), false, t.from(t.kt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
+		w.product(dk.v[p.key*dk.ld:], dk.ld, p.n, t.D, rows, 1, matrix(ds[at:], n), true, q, false, 1)
+		w.product(dv.v[p.key*dv.ld:], dv.ld, p.n, t.D, rows, 1, matrix(s[at:], n), true, dy, false, 1)
 		at, beta = at+p.n, 1
 	}
-	for i := i0; n == 0 && i < i1; i++ {
-		clear(t.row(t.dq, b, i, t.Tq, h, t.Hq))
+	for i := i0; i < i1; i++ {
+		row := dq[(i-i0)*ld:][:t.D]
+		if n == 0 {
+			clear(row)
+		}
+		w.put(t.dq, t.place(b, i, t.Tq, h, t.Hq), row)
 	}
 }
 
@@ -242,6 +259,7 @@ func (t *attnBackTask) softmaxBack(w *worker, s, ds []float32, b, h, i int) {
 	} else {
 		w.expSum(s, lse)
 	}
-	delta := w.dot(t.row(t.dy, b, i, t.Tq, h, t.Hq), t.row(t.y, b, i, t.Tq, h, t.Hq))
+	at := t.place(b, i, t.Tq, h, t.Hq)
+	delta := w.dot(w.in(4, t.dy, at, t.D), w.in(5, t.y, at, t.D))
 	w.softmaxBack(ds, s, delta, t.Scale)
 }

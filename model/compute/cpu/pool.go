@@ -15,7 +15,7 @@ type task interface {
 type worker struct {
 	vec
 	buf    []float32
-	strips [6][]float32       // of BF16 operands, widened
+	strips [8][]float32       // of BF16 operands, widened
 	a, b   []float32          // packed operands of a product on this thread
 	edge   [512]float32       // a tile that hangs over the edge
 	line   [blockK]float32    // a row being packed
