@@ -81,7 +81,7 @@ func New(c Config) *Backend {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
 	k := kernels(c.ISA)
-	return &Backend{kern: k, pool: newPool(c.Threads, vec{k})}
+	return &Backend{kern: k, pool: newPool(c.Threads, looksOf(c.Threads), vec{k})}
 }
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -33,40 +34,94 @@ func (w *worker) scratch(n int) []float32 {
 	return w.buf[:n]
 }
 
-// pool runs tasks on the caller's goroutine (worker 0) and on len(workers)−1 others.
+// pool runs tasks on the caller's goroutine (worker 0) and on len(workers)−1 others. A step is thousands of short tasks, and waking a
+// sleeping thread takes as long as a short task: so a worker looks out for the next task for a moment before it sleeps, and the caller
+// likewise for the last piece. With more workers than processors nobody looks out, for that would keep the others from working.
 type pool struct {
 	workers []worker
-	wake    chan int // a worker's index
-	done    sync.WaitGroup
+	wake    []chan struct{} // of the sleeping workers, by index
+	asleep  []atomic.Bool
+	called  atomic.Uint64 // number of tasks so far << 16 | number of workers that take part in this one
+	left    atomic.Int64  // of those, how many have not come to its end
+	done    chan struct{} // the last of them, where the caller sleeps
+	waits   atomic.Bool
 	ended   sync.WaitGroup
+	closed  bool
+	looks   int
 
 	task     task
 	n, grain int
 	next     atomic.Int64
 }
 
-func newPool(threads int, v vec) *pool {
-	p := &pool{workers: make([]worker, threads), wake: make(chan int, threads)}
+// looks is how often a worker looks before it sleeps: some 30 µs.
+const looks = 1 << 14
+
+// looksOf is the number of looks of a pool of so many threads.
+func looksOf(threads int) int {
+	if threads > runtime.GOMAXPROCS(0) {
+		return 0
+	}
+	return looks
+}
+
+func newPool(threads, looks int, v vec) *pool {
+	p := &pool{workers: make([]worker, threads), wake: make([]chan struct{}, threads), asleep: make([]atomic.Bool, threads), done: make(chan struct{}, 1), looks: looks}
 	for i := range p.workers {
 		p.workers[i].vec = v
 		for k := range p.workers[i].ones {
 			p.workers[i].ones[k] = ^uint64(0)
 		}
 	}
-	for range threads - 1 {
+	for i := 1; i < threads; i++ {
+		p.wake[i] = make(chan struct{}, 1)
 		p.ended.Add(1)
-		go p.serve()
+		go p.serve(i)
 	}
 	return p
 }
 
 func (p *pool) threads() int { return len(p.workers) }
 
-func (p *pool) serve() {
+// serve is worker i: it works at the tasks that it takes part in.
+func (p *pool) serve(i int) {
 	defer p.ended.Done()
-	for i := range p.wake {
+	for seen := uint64(0); ; {
+		if seen = p.await(i, seen); i >= int(seen&0xffff) {
+			continue
+		}
+		if p.closed {
+			return
+		}
 		p.work(&p.workers[i])
-		p.done.Done()
+		if p.left.Add(-1) == 0 && p.waits.Swap(false) {
+			p.done <- struct{}{}
+		}
+	}
+}
+
+// await gives the next call after the one seen. Who says that it sleeps looks once more: a call before that is seen now, and one after it
+// finds the sleeper. Whoever takes the word back, worker or caller, acts on it.
+func (p *pool) await(i int, seen uint64) uint64 {
+	for range p.looks {
+		if v := p.called.Load(); v != seen {
+			return v
+		}
+	}
+	p.asleep[i].Store(true)
+	if p.called.Load() == seen || !p.asleep[i].Swap(false) {
+		<-p.wake[i]
+	}
+	return p.called.Load()
+}
+
+// call starts the first n workers.
+func (p *pool) call(n int) {
+	p.called.Store((p.called.Load()>>16+1)<<16 | uint64(n))
+	for i := 1; i < n; i++ {
+		if p.asleep[i].Load() && p.asleep[i].Swap(false) {
+			p.wake[i] <- struct{}{}
+		}
 	}
 }
 
@@ -77,15 +132,27 @@ func (p *pool) run(t task, n, grain int) {
 	}
 	p.task, p.n, p.grain = t, n, max(grain, 1)
 	p.next.Store(0)
-	pieces := (n + p.grain - 1) / p.grain
-	helpers := min(pieces, len(p.workers)) - 1
-	p.done.Add(helpers)
-	for i := range helpers {
-		p.wake <- i + 1
+	if parts := min((n+p.grain-1)/p.grain, len(p.workers)); parts > 1 {
+		p.left.Store(int64(parts - 1))
+		p.call(parts)
 	}
 	p.work(&p.workers[0])
-	p.done.Wait()
+	p.join()
 	p.task = nil
+}
+
+// join returns when every worker has come to the end.
+func (p *pool) join() {
+	for range p.looks {
+		if p.left.Load() == 0 {
+			return
+		}
+	}
+	p.waits.Store(true)
+	if p.left.Load() == 0 && p.waits.Swap(false) {
+		return
+	}
+	<-p.done
 }
 
 // work takes pieces until none is left.
@@ -100,7 +167,8 @@ func (p *pool) work(w *worker) {
 }
 
 func (p *pool) close() {
-	close(p.wake)
+	p.closed = true
+	p.call(len(p.workers))
 	p.ended.Wait()
 }
 
