@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"runtime/pprof"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +57,7 @@ func newStep() *cobra.Command {
 	cfg := train.Defaults()
 	cfg.Data, cfg.Out = train.List{"-"}, "-" // random tokens; nothing is written
 	cfg.Seq, cfg.MaxSteps = 512, 6
-	began := int64(0)
+	began, profile := int64(0), ""
 	c := &cobra.Command{
 		Use:   "step",
 		Short: "One measurement in this process: training steps of a model folder on random tokens",
@@ -68,13 +70,14 @@ starts it afresh for each of its measurements.`,
 	for _, name := range stepFlags {
 		c.Flags().AddFlag(all.Lookup(name))
 	}
+	c.Flags().StringVar(&profile, "profile", "", "file for a processor profile of the steps after the first (go tool pprof)")
 	c.Flags().Int64Var(&began, "began", 0, "when the process was started, in nanoseconds since 1970 (0: now)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		start := time.Now()
 		if began != 0 {
 			start = time.Unix(0, began)
 		}
-		m, err := measure(cfg, start)
+		m, err := measure(cfg, start, profile)
 		if err != nil {
 			return err
 		}
@@ -84,7 +87,7 @@ starts it afresh for each of its measurements.`,
 }
 
 // measure trains cfg.MaxSteps steps. began is when the process did.
-func measure(cfg train.Config, began time.Time) (m Measurement, err error) {
+func measure(cfg train.Config, began time.Time, profile string) (m Measurement, err error) {
 	m.EmptyRSS, _ = resident()
 	if err := cfg.Validate(); err != nil {
 		return m, err
@@ -104,13 +107,29 @@ func measure(cfg train.Config, began time.Time) (m Measurement, err error) {
 		}
 		if k == 0 {
 			m.First = time.Since(began).Seconds()
+			if err := startProfile(profile); err != nil {
+				return m, err
+			}
 		} else {
 			m.Steps = append(m.Steps, time.Since(at).Seconds())
 			m.Work = append(m.Work, (processorTime() - worked).Seconds())
 		}
 	}
+	pprof.StopCPUProfile()
 	_, m.PeakRSS = resident()
 	return m, nil
+}
+
+// startProfile writes a processor profile to path until it is stopped; "" is nowhere.
+func startProfile(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("--profile: %w", err)
+	}
+	return pprof.StartCPUProfile(f)
 }
 
 // trainer is one rank's step, with random rows and without its files.
