@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/compute/cpu"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/family"
@@ -38,7 +39,9 @@ type Measurement struct {
 	Threads   int       `json:"threads"`
 	Backend   string    `json:"backend"`
 	Recompute string    `json:"recompute"`
-	Others    float64   `json:"others_cores"` // processors that other programs kept busy meanwhile; the parent's reading
+	Others    float64   `json:"others_cores"`         // processors that other programs kept busy meanwhile; the parent's reading
+	Peak      float64   `json:"peak_flops,omitempty"` // with --ops: of the vector units, over all threads
+	Ops       []Op      `json:"ops,omitempty"`        // with --ops: where a step's time goes
 }
 
 // Step is the median over the steps after the first, in seconds.
@@ -57,7 +60,7 @@ func newStep() *cobra.Command {
 	cfg := train.Defaults()
 	cfg.Data, cfg.Out = train.List{"-"}, "-" // random tokens; nothing is written
 	cfg.Seq, cfg.MaxSteps = 512, 6
-	began, profile := int64(0), ""
+	began, o := int64(0), observe{}
 	c := &cobra.Command{
 		Use:   "step",
 		Short: "One measurement in this process: training steps of a model folder on random tokens",
@@ -70,14 +73,15 @@ starts it afresh for each of its measurements.`,
 	for _, name := range stepFlags {
 		c.Flags().AddFlag(all.Lookup(name))
 	}
-	c.Flags().StringVar(&profile, "profile", "", "file for a processor profile of the steps after the first (go tool pprof)")
+	c.Flags().BoolVar(&o.ops, "ops", false, "say how often each operation ran, how long it took, and how long the products take by themselves")
+	c.Flags().StringVar(&o.profile, "profile", "", "file for a processor profile of the steps after the first (go tool pprof)")
 	c.Flags().Int64Var(&began, "began", 0, "when the process was started, in nanoseconds since 1970 (0: now)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		start := time.Now()
 		if began != 0 {
 			start = time.Unix(0, began)
 		}
-		m, err := measure(cfg, start, profile)
+		m, err := measure(cfg, start, o)
 		if err != nil {
 			return err
 		}
@@ -87,7 +91,7 @@ starts it afresh for each of its measurements.`,
 }
 
 // measure trains cfg.MaxSteps steps. began is when the process did.
-func measure(cfg train.Config, began time.Time, profile string) (m Measurement, err error) {
+func measure(cfg train.Config, began time.Time, o observe) (m Measurement, err error) {
 	m.EmptyRSS, _ = resident()
 	if err := cfg.Validate(); err != nil {
 		return m, err
@@ -95,7 +99,7 @@ func measure(cfg train.Config, began time.Time, profile string) (m Measurement, 
 	if cfg.MaxSteps < 2 {
 		return m, usagef("step: --max-steps %d: at least 2, the first of which is not timed", cfg.MaxSteps)
 	}
-	t := &trainer{cfg: cfg}
+	t := &trainer{cfg: cfg, ops: o.ops}
 	defer t.close()
 	if err := t.open(&m); err != nil {
 		return m, fmt.Errorf("step: %w", err)
@@ -107,7 +111,7 @@ func measure(cfg train.Config, began time.Time, profile string) (m Measurement, 
 		}
 		if k == 0 {
 			m.First = time.Since(began).Seconds()
-			if err := startProfile(profile); err != nil {
+			if err := t.observe(o); err != nil {
 				return m, err
 			}
 		} else {
@@ -117,15 +121,28 @@ func measure(cfg train.Config, began time.Time, profile string) (m Measurement, 
 	}
 	pprof.StopCPUProfile()
 	_, m.PeakRSS = resident()
+	if t.tally != nil {
+		t.tally.alone()
+		m.Ops, m.Peak = t.tally.steps(len(m.Steps)), t.tally.Peak(20)
+	}
 	return m, nil
 }
 
-// startProfile writes a processor profile to path until it is stopped; "" is nowhere.
-func startProfile(path string) error {
-	if path == "" {
+// observe is what is watched while the steps after the first run.
+type observe struct {
+	ops     bool
+	profile string // a file; "": none
+}
+
+// observe begins to watch.
+func (t *trainer) observe(o observe) error {
+	if t.tally != nil {
+		t.tally.reset()
+	}
+	if o.profile == "" {
 		return nil
 	}
-	f, err := os.Create(path)
+	f, err := os.Create(o.profile)
 	if err != nil {
 		return fmt.Errorf("--profile: %w", err)
 	}
@@ -135,8 +152,10 @@ func startProfile(path string) error {
 // trainer is one rank's step, with random rows and without its files.
 type trainer struct {
 	cfg    train.Config
+	ops    bool
 	folder *family.Folder
-	be     *cpu.Backend
+	be     compute.Backend
+	tally  *tally // what be is, with --ops; else nil
 	ad     *lora.Adapters
 	model  *decoder.Model
 	adam   optim.AdamW
@@ -161,7 +180,11 @@ func (t *trainer) open(m *Measurement) (err error) {
 	if err != nil {
 		return err
 	}
-	t.be = cpu.New(cpu.Config{Threads: t.cfg.Threads})
+	be := cpu.New(cpu.Config{Threads: t.cfg.Threads})
+	if t.be = be; t.ops {
+		t.tally = newTally(be)
+		t.be = t.tally
+	}
 	t.ad = lora.New(t.be, lc, shapes, true)
 	t.ad.Init(t.be, t.cfg.Seed)
 	if t.model, err = decoder.New(t.be, arch, weights, t.ad, t.cfg.Options(t.cfg.Seq)); err != nil {

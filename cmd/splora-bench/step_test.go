@@ -40,7 +40,7 @@ func TestAMeasurementSaysWhatWasTrainedAndWhatItTook(t *testing.T) {
 			c := tinyConfig(dir, s)
 			c.Method, c.Recompute = method, recompute
 			began := time.Now().Add(-time.Hour)
-			m, err := measure(c, began, "")
+			m, err := measure(c, began, observe{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +70,7 @@ func TestKeepingActivationsPlansMoreThanRecomputingThem(t *testing.T) {
 	for i, r := range []string{"none", "block"} {
 		c := tinyConfig(dir, s)
 		c.Recompute = r
-		m, err := measure(c, time.Now(), "")
+		m, err := measure(c, time.Now(), observe{})
 		if err != nil {
 			t.Fatal(err)
 		}
