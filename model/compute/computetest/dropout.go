@@ -5,7 +5,7 @@ import "math"
 var dropoutCases = []oneCase{
 	{"Dropout follows its counter, row by row", func(e *env) {
 		const seed, p, rows, cols = 12345, 0.25, 41, 203
-		x, ids := e.normal(rows*cols), make([]int32, rows)
+		x, ids := e.acts(rows*cols), make([]int32, rows)
 		for i := range ids {
 			ids[i] = int32(i*i) - 7
 		}
@@ -19,10 +19,10 @@ var dropoutCases = []oneCase{
 		if share := float64(kept) / float64(len(x)); !(math.Abs(share-(1-p)) < 0.02) {
 			e.Errorf("%.3f of the inputs are kept, want %.3f", share, 1-p)
 		}
-		y := e.nans(rows, cols)
-		e.b.Dropout(y, e.f32(x, rows, cols), e.i32(ids), seed, p)
+		y := e.unset(rows, cols)
+		e.b.Dropout(y, e.act(x, rows, cols), e.i32(ids), seed, p)
 		e.near("dropout", y, wide(want), rounding)
-		y = e.f32(x, rows, cols)
+		y = e.act(x, rows, cols)
 		e.b.Dropout(y, y, e.i32(ids), seed, p)
 		e.near("dropout in place", y, wide(want), rounding)
 	}},

@@ -53,7 +53,7 @@ var gemmHalfCases = []oneCase{
 				dst = e.rounded(dst)
 			}
 			e.b.Gemm(dst, 1, e.rounded(e.f32(a, m, k)), false, e.rounded(e.f32(b, k, n)), false, 0)
-			for i, g := range e.downWide("dst", dst) {
+			for i, g := range e.down("dst", dst) {
 				if bad := i/n == m-1 || i%n == n-1; bad == finite(g) {
 					e.Fatalf("%v: element [%d,%d] is %v", s, i/n, i%n, g)
 				}
@@ -94,22 +94,10 @@ func (e *env) rounded(t tensor.Tensor) tensor.Tensor {
 	return h
 }
 
-// downWide brings t, F32 or 16 bits wide, back, and records it.
-func (e *env) downWide(what string, t tensor.Tensor) []float32 {
-	if t.DType == tensor.F32 {
-		return e.down(what, t)
-	}
-	v := make([]float32, t.Len())
-	for i, u := range e.downHalf(what, t) {
-		v[i] = float32(halfValue(t.DType, u))
-	}
-	return v
-}
-
 // nearHalf is near for a tensor of any float type.
 func (e *env) nearHalf(what string, got tensor.Tensor, want []float64, tol float64) {
 	e.Helper()
-	if d := distance(e.downWide(what, got), want); !(d <= tol) {
+	if d := distance(e.down(what, got), want); !(d <= tol) {
 		e.Errorf("%s: relative error %.3g, tolerance %.3g", what, d, tol)
 	}
 }

@@ -60,14 +60,19 @@ var memoryCases = []oneCase{
 			}
 		}
 	}},
+}
+
+// rowCases move activations.
+var rowCases = []oneCase{
+	{"Fill sets every element", func(e *env) {
+		dst := e.unset(3, 23_001)
+		e.b.Fill(dst, 0.3)
+		e.exactly("fill", dst, fill(3*23_001, 0.3))
+	}},
 	{"Gather and Scatter move rows, and skip negative ones", func(e *env) {
 		const rows, c = 7, 33
 		table := e.normal(rows * c)
-		for i := range table {
-			table[i] = float32(roundHalf(tensor.BF16, float64(table[i])))
-		}
-		bf := up(e, tensor.BF16, make([]uint16, rows*c), rows, c)
-		e.b.Copy(bf, e.f32(table, rows, c))
+		bf := e.rounded(e.f32(table, rows, c))
 		pick := []int32{6, -1, 0, 3, 3}
 		want := make([]float32, len(pick)*c)
 		for i, r := range pick {
@@ -75,13 +80,17 @@ var memoryCases = []oneCase{
 				copy(want[i*c:(i+1)*c], table[int(r)*c:])
 			}
 		}
-		for _, t := range []tensor.Tensor{bf, e.f32(table, rows, c)} {
-			dst := e.nans(len(pick), c)
-			e.b.Gather(dst, t, e.i32(pick))
-			e.exactly("gather "+t.DType.String(), dst, want)
+		half := make([]float32, len(want))
+		for i, v := range want {
+			half[i] = float32(roundHalf(tensor.BF16, float64(v)))
 		}
-		dst := e.f32(fill(rows*c, 9), rows, c)
-		e.b.Scatter(dst, e.f32(table[:4*c], 4, c), e.i32([]int32{5, -1, 0, 2}))
+		for i, t := range []tensor.Tensor{e.f32(table, rows, c), bf} {
+			dst := e.unset(len(pick), c)
+			e.b.Gather(dst, t, e.i32(pick))
+			e.exactly("gather "+t.DType.String(), dst, [][]float32{want, half}[i])
+		}
+		dst := e.act(fill(rows*c, 9), rows, c)
+		e.b.Scatter(dst, e.act(table[:4*c], 4, c), e.i32([]int32{5, -1, 0, 2}))
 		want = fill(rows*c, 9)
 		copy(want[5*c:6*c], table)
 		copy(want[:c], table[2*c:])

@@ -39,10 +39,10 @@ var mergeCases = []oneCase{
 			w, kept, _ := e.sparse(tensor.F32, out, in, k)
 			b := e.normal(out * r)
 			b[0], b[2*r] = float32(math.NaN()), float32(math.Inf(1))
-			dst := e.nans(out, in)
+			dst := e.unset(out, in)
 			e.b.Merge(dst, w, e.f32(b, out, r), e.f32(fill(r*in, 1e30), r, in), 3)
 			e.nanWhereKept("merge", dst, kept, in, func(i int) bool { return i == 0 || i == 2 })
-			dst = e.nans(out, in)
+			dst = e.unset(out, in)
 			e.b.Mask(dst, w)
 			e.nanWhereKept("mask", dst, kept, in, func(int) bool { return true })
 		}
@@ -51,7 +51,7 @@ var mergeCases = []oneCase{
 		for k := range masks {
 			for _, in := range []int{60, 260, 1040} {
 				w, kept, _ := e.sparse(tensor.BF16, 5, in, k)
-				v := e.normal(5 * in)
+				v := e.acts(5 * in)
 				v[3] = float32(math.Copysign(0, -1))
 				want := make([]float32, len(v))
 				for i := range v {
@@ -59,7 +59,7 @@ var mergeCases = []oneCase{
 						want[i] = v[i]
 					}
 				}
-				dst := e.f32(v, 5, in)
+				dst := e.act(v, 5, in)
 				e.b.Mask(dst, w)
 				e.exactly(fmt.Sprint("mask ", k, in), dst, want)
 			}
@@ -96,7 +96,7 @@ func (e *env) merge(dt tensor.DType, out, in, r, k int) {
 	if r > 0 {
 		at, bt = e.f32(a, r, in), e.f32(b, out, r)
 	}
-	dst := e.nans(out, in)
+	dst := e.unset(out, in)
 	e.b.Merge(dst, w, bt, at, s)
 	what := fmt.Sprintf("%s [%d,%d] r %d mask %+v", dt, out, in, r, masks[k])
 	e.near(what, dst, sum, rounding)
@@ -104,7 +104,7 @@ func (e *env) merge(dt tensor.DType, out, in, r, k int) {
 		if !kept[i] && math.Float32bits(g) != 0 {
 			e.Fatalf("%s: pruned element %d is %v, want +0", what, i, g)
 		}
-		if r == 0 && kept[i] && math.Float32bits(g) != math.Float32bits(float32(values[i])) {
+		if r == 0 && kept[i] && math.Float32bits(g) != math.Float32bits(e.fit([]float32{float32(values[i])})[0]) {
 			e.Fatalf("%s: expanded element %d is %v, want %v", what, i, g, values[i])
 		}
 	}

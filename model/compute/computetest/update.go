@@ -17,17 +17,18 @@ var lossCases = []oneCase{
 				for i := range x {
 					x[i] *= size
 				}
+				e.fit(x)
 				for i := range target {
 					target[i] = int32(e.rng.IntN(v))
 				}
 				wantL, wantG := loss64(wide(x), target, v)
-				loss, logits := e.nans(1, n), e.f32(x, n, v)
+				loss, logits := e.nans(1, n), e.act(x, n, v)
 				e.b.CrossEntropy(loss, logits, e.i32(target), true)
 				what := fmt.Sprint(s, size)
 				e.near(what+" loss", loss, wantL, rounding)
 				e.near(what+" gradient", logits, wantG, rounding)
 				loss = e.nans(1, n)
-				e.b.CrossEntropy(loss, e.f32(x, n, v), e.i32(target), false)
+				e.b.CrossEntropy(loss, e.act(x, n, v), e.i32(target), false)
 				e.near(what+" loss alone", loss, wantL, rounding)
 			}
 		}
@@ -52,7 +53,7 @@ var lossCases = []oneCase{
 		x[0], x[5] = 2e4, 2e4
 		x[v+7], x[2*v+9] = float32(math.NaN()), float32(math.Inf(1))
 		x[3*v+3] = float32(math.Inf(-1))
-		loss, logits := e.nans(1, 4), e.f32(x, 4, v)
+		loss, logits := e.nans(1, 4), e.act(x, 4, v)
 		e.b.CrossEntropy(loss, logits, e.i32([]int32{0, 1, 2, 4}), true)
 		l, g := e.down("loss", loss), e.down("gradient", logits)
 		if !(math.Abs(float64(l[0])-math.Ln2) <= 1e-6) || finite(l[1]) || finite(l[2]) || !(math.Abs(float64(l[3])-math.Log(v-1)) <= 1e-5) {
