@@ -132,4 +132,8 @@ func (m *Model) upload(v []int32) tensor.Tensor {
 	return t
 }
 
-func (m *Model) push(rows, cols int) tensor.Tensor { return m.Acts.Push(tensor.F32, rows, cols) }
+// push gives an activation, of the compute type.
+func (m *Model) push(rows, cols int) tensor.Tensor { return m.Acts.Push(m.Options.DType, rows, cols) }
+
+// pushFloat gives what is float32 whatever the compute type: rstd, lse, losses.
+func (m *Model) pushFloat(rows, cols int) tensor.Tensor { return m.Acts.Push(tensor.F32, rows, cols) }

@@ -35,14 +35,14 @@ func (m *Model) forward(p *pass, l *layer, j int, y, x tensor.Tensor, beta float
 // attend pushes the attention half's activations and sets h = x + O·attn(rope(Q·n), rope(K·n), V·n), n = RMSNorm(x). h may be x.
 func (m *Model) attend(p *pass, l *layer, s *acts, x, h tensor.Tensor) {
 	c, n := &m.Config, p.n()
-	s.x, s.h, s.n, s.rstd = x, h, m.push(n, c.Hidden), m.push(1, n)
+	s.x, s.h, s.n, s.rstd = x, h, m.push(n, c.Hidden), m.pushFloat(1, n)
 	m.RMSNorm(s.n, s.rstd, x, l.AttnNorm, c.Eps)
 	p.saw(l.prefix()+"input_layernorm", s.n)
 	s.q = m.push(n, c.Heads*c.HeadDim)
 	s.k, s.v = m.keyValue(p, l.i)
 	m.queryKey(p, l, s)
 	m.forward(p, l, V, s.v, s.n, 0)
-	s.att, s.lse = m.push(n, c.Heads*c.HeadDim), m.push(p.B*c.Heads, p.T)
+	s.att, s.lse = m.push(n, c.Heads*c.HeadDim), m.pushFloat(p.B*c.Heads, p.T)
 	k, v, att := m.visible(p, l.i, s)
 	m.Attention(s.att, s.lse, s.q, k, v, att)
 	p.saw(l.prefix()+"self_attn", s.att)
@@ -57,8 +57,8 @@ func (m *Model) queryKey(p *pass, l *layer, s *acts) {
 	c, n := &m.Config, p.n()
 	s.qr, s.kr = s.q, s.k
 	if c.QKNorm {
-		s.qr, s.qs = m.push(n, c.Heads*c.HeadDim), m.push(1, n*c.Heads)
-		s.kr, s.ks = m.push(n, c.KVHeads*c.HeadDim), m.push(1, n*c.KVHeads)
+		s.qr, s.qs = m.push(n, c.Heads*c.HeadDim), m.pushFloat(1, n*c.Heads)
+		s.kr, s.ks = m.push(n, c.KVHeads*c.HeadDim), m.pushFloat(1, n*c.KVHeads)
 	}
 	m.forward(p, l, Q, s.qr, s.n, 0)
 	m.forward(p, l, K, s.kr, s.n, 0)
@@ -103,7 +103,7 @@ func (m *Model) visible(p *pass, i int, s *acts) (k, v tensor.Tensor, a compute.
 // the last product is not formed, as a recomputation does not need it.
 func (m *Model) feed(p *pass, l *layer, s *acts, out tensor.Tensor) {
 	c, n, h := &m.Config, p.n(), s.h
-	s.n2, s.rstd2 = m.push(n, c.Hidden), m.push(1, n)
+	s.n2, s.rstd2 = m.push(n, c.Hidden), m.pushFloat(1, n)
 	m.RMSNorm(s.n2, s.rstd2, h, l.MLPNorm, c.Eps)
 	p.saw(l.prefix()+"post_attention_layernorm", s.n2)
 	s.g, s.u, s.a = m.push(n, c.Inter), m.push(n, c.Inter), m.push(n, c.Inter)

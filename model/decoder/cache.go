@@ -23,13 +23,15 @@ func (m *Model) NewCache() *Cache {
 	c := &Cache{m: m, pos: m.ints(count(m.Options.Cache)), doc: m.ints(make([]int32, m.Options.Cache))}
 	d := m.Config.KVHeads * m.Config.HeadDim
 	for range m.Config.Layers {
-		c.k, c.v = append(c.k, m.floats(m.Options.Cache, d)), append(c.v, m.floats(m.Options.Cache, d))
+		c.k, c.v = append(c.k, m.act(m.Options.Cache, d)), append(c.v, m.act(m.Options.Cache, d))
 	}
 	return c
 }
 
-func (m *Model) floats(rows, cols int) tensor.Tensor {
-	return tensor.Tensor{DType: tensor.F32, Rows: rows, Cols: cols, Mem: m.Alloc(rows * cols * 4)}
+// act allocates an activation outside the scratch memory.
+func (m *Model) act(rows, cols int) tensor.Tensor {
+	dt := m.Options.DType
+	return tensor.Tensor{DType: dt, Rows: rows, Cols: cols, Mem: m.Alloc(rows * cols * dt.Size())}
 }
 
 func (m *Model) ints(v []int32) tensor.Tensor {

@@ -20,7 +20,7 @@ func (m *Model) head(p *pass, x, d tensor.Tensor, b *Batch) (loss []float32, row
 		return nil, nil
 	}
 	defer m.Acts.Reset(m.Acts.Mark())
-	l, r, t := m.push(1, len(rows)), m.upload(rows), m.upload(targets)
+	l, r, t := m.pushFloat(1, len(rows)), m.upload(rows), m.upload(targets)
 	for i := 0; i < len(rows); i += m.Options.ChunkRows {
 		n := min(m.Options.ChunkRows, len(rows)-i)
 		m.headChunk(l.Window(i, 1, n), x, d, r.Window(i, 1, n), t.Window(i, 1, n))
@@ -48,7 +48,7 @@ func (m *Model) headChunk(loss, x, d, rows, target tensor.Tensor) {
 // logits pushes xr = x_rows, and Head·RMSNorm(xr) [n,V].
 func (m *Model) logits(x, rows tensor.Tensor) (xr, rstd, logits tensor.Tensor) {
 	n, c := rows.Cols, m.Config.Hidden
-	xr, rstd = m.push(n, c), m.push(1, n)
+	xr, rstd = m.push(n, c), m.pushFloat(1, n)
 	xn := m.push(n, c)
 	m.Gather(xr, x, rows)
 	m.RMSNorm(xn, rstd, xr, m.Weights.FinalNorm(), m.Config.Eps)
@@ -88,8 +88,19 @@ func (m *Model) download(x tensor.Tensor, rows []int32) []float32 {
 		mark := m.Acts.Mark()
 		n := min(m.Options.ChunkRows, len(rows)-i)
 		_, _, logits := m.logits(x, m.upload(rows[i:i+n]))
-		m.Download(tensor.Of(out[i*v:(i+n)*v]).Mem.Host, logits)
+		m.downloadWide(out[i*v:(i+n)*v], logits)
 		m.Acts.Reset(mark)
 	}
 	return out
+}
+
+// downloadWide sets dst to an activation's elements, as float32.
+func (m *Model) downloadWide(dst []float32, t tensor.Tensor) {
+	if t.DType == tensor.F32 {
+		m.Download(tensor.Of(dst).Mem.Host, t)
+		return
+	}
+	host := tensor.New(t.DType, t.Rows, t.Cols)
+	m.Download(host.Mem.Host, t)
+	tensor.Widen(dst, host)
 }

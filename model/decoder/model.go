@@ -33,6 +33,9 @@ type Options struct {
 	Batch, Seq int
 	Recompute  Recompute
 	Memory     Memory
+	// DType is the compute type, F32 or BF16: that of activations, their gradients, the weight slot, logits and the cache. Sums,
+	// adapters and what the optimizer holds are float32 in any case.
+	DType tensor.DType
 	// ChunkRows is the number of tokens whose logits stand at a time; 0: the power of two next to N/⌈V/C⌉, at least 128, so
 	// that a chunk of logits is about as large as one activation [N,C].
 	ChunkRows int
@@ -79,6 +82,9 @@ func New(be compute.Backend, c Config, w Weights, a *lora.Adapters, o Options) (
 	o = o.defaults(&c)
 	if err := c.fits(w, o); err != nil {
 		return nil, err
+	}
+	if o.DType == tensor.BF16 && a != nil {
+		a.Halve(be)
 	}
 	if _, ok := be.(compute.SparseLinear); o.Memory == MemoryFused && !ok {
 		return nil, fmt.Errorf("decoder: %s has no products over kept weights only; use --memory reuse", be.Name())
@@ -175,6 +181,8 @@ func (c *Config) window(i int) int {
 // fits checks the configuration and that the weights have its shapes.
 func (c *Config) fits(w Weights, o Options) error {
 	switch {
+	case o.DType != tensor.F32 && o.DType != tensor.BF16:
+		return fmt.Errorf("decoder: computing in %s; there are float32 and bfloat16", o.DType)
 	case c.Layers < 1 || c.Hidden < 1 || c.Inter < 1 || c.Vocab < 1 || c.Heads < 1:
 		return fmt.Errorf("decoder: config: layers %d, hidden %d, intermediate %d, vocabulary %d, heads %d must all be at least 1", c.Layers, c.Hidden, c.Inter, c.Vocab, c.Heads)
 	case c.KVHeads < 1 || c.Heads%c.KVHeads != 0:

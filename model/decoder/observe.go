@@ -5,7 +5,7 @@ import (
 )
 
 // Hidden allocates hidden states [B·T, C] outside the scratch memory, for Embed and BlockForward.
-func (m *Model) Hidden(b Batch) tensor.Tensor { return m.floats(b.B*b.T, m.Config.Hidden) }
+func (m *Model) Hidden(b Batch) tensor.Tensor { return m.act(b.B*b.T, m.Config.Hidden) }
 
 // Embed sets x [N,C] to the batch's embeddings.
 func (m *Model) Embed(x tensor.Tensor, b Batch) error {
@@ -74,7 +74,7 @@ func (m *Model) nonFiniteLogits(x tensor.Tensor, rows []int32) int {
 // firstNonFinite is the first row of y that holds a NaN or an infinity, or −1.
 func (m *Model) firstNonFinite(y tensor.Tensor) int {
 	host := make([]float32, y.Len())
-	m.Download(tensor.Of(host).Mem.Host, y)
+	m.downloadWide(host, y)
 	for i, v := range host {
 		if v-v != 0 {
 			return i / y.Cols

@@ -12,11 +12,11 @@ import (
 // Plan is the memory of a rank beside the frozen base, in bytes. It is exact: a step, run on a backend that does nothing,
 // measures its own stack.
 type Plan struct {
-	Slot      int // the weight slot: the largest linear in float32
+	Slot      int // the weight slot: the largest linear in the compute type
 	Stack     int // activations at their peak, with a chunk of logits
 	Rope      int // cos and sin
 	Cache     int // keys and values of a generation
-	Adapters  int // A and B
+	Adapters  int // A and B, and their copy in BF16 where that is the compute type
 	Gradients int // and the step's scalars
 	Moments   int // AdamW's m and v
 	// Logits is the chunk of logits that Stack includes, ChunkRows·V.
@@ -42,7 +42,11 @@ func Estimate(c Config, lc *lora.Config, train bool, o Options) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	return plan(&c, w, lora.New(dry{}, *lc, shapes, train), o), nil
+	a := lora.New(dry{}, *lc, shapes, train)
+	if o.DType == tensor.BF16 {
+		a.Halve(dry{})
+	}
+	return plan(&c, w, a, o), nil
 }
 
 // plan runs the largest batch of o on nothing.
@@ -50,7 +54,7 @@ func plan(c *Config, w Weights, a *lora.Adapters, o Options) Plan {
 	var p Plan
 	for j := range Linears {
 		out, in := c.Shape(j)
-		p.Slot = max(p.Slot, 4*out*in)
+		p.Slot = max(p.Slot, o.DType.Size()*out*in)
 	}
 	ws := &compute.Workspace{Weight: compute.NewSlot(nowhere, p.Slot), Acts: compute.NewStack(nowhere, 1<<62)}
 	m := build(compute.Device{Backend: dry{}, Workspace: ws}, *c, w, a, o)
@@ -62,10 +66,10 @@ func plan(c *Config, w Weights, a *lora.Adapters, o Options) Plan {
 	m.Losses(b)
 	p.Stack = ws.Acts.Peak()
 	p.Rope = m.cos.Bytes() + m.sin.Bytes()
-	p.Cache = o.Cache * (8 + 8*c.Layers*c.KVHeads*c.HeadDim)
-	p.ChunkRows, p.Logits = o.ChunkRows, 4*o.ChunkRows*c.Vocab
+	p.Cache = o.Cache * (8 + 2*o.DType.Size()*c.Layers*c.KVHeads*c.HeadDim)
+	p.ChunkRows, p.Logits = o.ChunkRows, o.DType.Size()*o.ChunkRows*c.Vocab
 	if a != nil {
-		p.Adapters, p.Gradients, p.Moments = a.Params.Bytes(), a.Wire().Bytes(), a.M.Bytes()+a.V.Bytes()
+		p.Adapters, p.Gradients, p.Moments = a.Params.Bytes()+a.Half.Bytes(), a.Wire().Bytes(), a.M.Bytes()+a.V.Bytes()
 	}
 	return p
 }

@@ -26,7 +26,9 @@ type Adapters struct {
 	Config Config // with the defaults filled in
 	// Params are all A and B [1,P]. Grads, M, V [1,P] are their gradients and AdamW's moments; absent without training.
 	Params, Grads, M, V tensor.Tensor
-	Windows             []Window
+	// Half [1,P] is Params rounded to BF16, as Refresh left it; absent with F32 compute.
+	Half    tensor.Tensor
+	Windows []Window
 
 	wire  tensor.Tensor // Grads and, behind them, the step's scalars [1, P+Tail]
 	index map[string]int
@@ -58,6 +60,21 @@ func vector(mem compute.Memory, n int) tensor.Tensor {
 	return tensor.Tensor{DType: tensor.F32, Rows: 1, Cols: n, Mem: mem.Alloc(4 * n)}
 }
 
+// Halve allocates Half, for BF16 compute, and fills it.
+func (a *Adapters) Halve(mem compute.Memory) {
+	if a.Half.Absent() {
+		a.Half = tensor.Tensor{DType: tensor.BF16, Rows: 1, Cols: a.Len(), Mem: mem.Alloc(2 * a.Len())}
+	}
+	a.Refresh(mem)
+}
+
+// Refresh sets Half = Params, rounded. It is due whenever Params has changed: after an update, a load, a broadcast.
+func (a *Adapters) Refresh(mem compute.Memory) {
+	if !a.Half.Absent() {
+		mem.Copy(a.Half, a.Params)
+	}
+}
+
 // Len is P, the number of trained values.
 func (a *Adapters) Len() int { return a.Params.Cols }
 
@@ -72,7 +89,7 @@ func (a *Adapters) Find(name string) int {
 	return -1
 }
 
-// Of gives layer i's A [r,in] and B [out,r] in flat, one of the four vectors; absent in an absent vector.
+// Of gives layer i's A [r,in] and B [out,r] in flat, one of the four vectors or Half; absent in an absent vector.
 func (a *Adapters) Of(i int, flat tensor.Tensor) (A, B tensor.Tensor) {
 	if flat.Absent() {
 		return
@@ -92,6 +109,7 @@ func (a *Adapters) Linear(name string) Linear {
 	l.Method, l.Scale = a.Config.Method, float32(a.Config.Scale())
 	l.A, l.B = a.Of(i, a.Params)
 	l.DA, l.DB = a.Of(i, a.Grads)
+	l.A16, l.B16 = a.Of(i, a.Half)
 	return l
 }
 
@@ -104,6 +122,7 @@ func (a *Adapters) Init(mem compute.Memory, seed uint64) {
 		v := uniform(stream(seed, w.Name), A.Len(), 1/math.Sqrt(float64(w.In)))
 		mem.Upload(A, tensor.Of(v).Mem.Host)
 	}
+	a.Refresh(mem)
 }
 
 // ZeroGrads sets the gradients, and the scalars behind them, to zero.

@@ -6,6 +6,9 @@
 //
 // W is immutable, M is data, W̃ is scratch: it stands in the one weight slot of the device only while it is used; dense,
 // or packed where the products walk the kept weights alone.
+//
+// x, y, dx, dy, and with them W̃ and G, are F32 or BF16. Adapters, their gradients and moments are F32 in any case, and W̃ is merged
+// from them in float32; the products that take A and B as operands beside BF16 take a BF16 copy of them, Adapters.Half.
 package lora
 
 import (
@@ -32,6 +35,8 @@ type Linear struct {
 	Scale  float32
 	// A [r,in], B [out,r] and their gradients are windows into the flat vectors of Adapters; absent: frozen only.
 	A, B, DA, DB tensor.Tensor
+	// A16, B16 are the windows of A and B into Half: what multiplies BF16 activations and G.
+	A16, B16 tensor.Tensor
 	// Kept walks the kept weights alone, where the device offers that and expects it to be faster (compute.SparseLinear); otherwise, and
 	// without Kept, the products go through the merged weight in the slot.
 	Kept bool
@@ -59,24 +64,35 @@ func (l *Linear) inMerge() (b, a tensor.Tensor, s float32) {
 	return
 }
 
-// merged leases the slot for W̃.
-func (l *Linear) merged(dev compute.Device) tensor.Tensor {
-	w := l.slot(dev)
+// factors are A and B as operands beside x.
+func (l *Linear) factors(x tensor.Tensor) (a, b tensor.Tensor) {
+	if x.DType == tensor.BF16 {
+		if l.A16.Absent() {
+			panic("lora: " + l.Name + " gets bfloat16 activations, and its adapters have no Half")
+		}
+		return l.A16, l.B16
+	}
+	return l.A, l.B
+}
+
+// merged leases the slot for W̃ in the given type.
+func (l *Linear) merged(dev compute.Device, dt tensor.DType) tensor.Tensor {
+	w := l.slot(dev, dt)
 	b, a, s := l.inMerge()
 	dev.Merge(w, l.W, b, a, s)
 	return w
 }
 
-func (l *Linear) slot(dev compute.Device) tensor.Tensor {
-	return dev.Weight.Lease(l.Name, tensor.F32, l.W.Out, l.W.In)
+func (l *Linear) slot(dev compute.Device, dt tensor.DType) tensor.Tensor {
+	return dev.Weight.Lease(l.Name, dt, l.W.Out, l.W.In)
 }
 
-// walker is the device's way over the kept weights for n rows; nil: through the slot.
-func (l *Linear) walker(dev compute.Device, n int) compute.SparseLinear {
-	if !l.Kept || l.W.Dense() {
+// walker is the device's way over the kept weights for x's rows; nil: through the slot, as BF16 goes in any case.
+func (l *Linear) walker(dev compute.Device, x tensor.Tensor) compute.SparseLinear {
+	if !l.Kept || l.W.Dense() || x.DType != tensor.F32 {
 		return nil
 	}
-	if k, ok := dev.Backend.(compute.SparseLinear); ok && k.WalksKept(l.W, n) {
+	if k, ok := dev.Backend.(compute.SparseLinear); ok && k.WalksKept(l.W, x.Rows) {
 		return k
 	}
 	return nil
@@ -95,28 +111,28 @@ func (l *Linear) Forward(dev compute.Device, y, x tensor.Tensor, beta float32) {
 
 // product sets y = x·W̃ᵀ + β·y.
 func (l *Linear) product(dev compute.Device, y, x tensor.Tensor, beta float32) {
-	if k := l.walker(dev, x.Rows); k != nil {
-		slot := l.slot(dev)
+	if k := l.walker(dev, x); k != nil {
+		slot := l.slot(dev, tensor.F32)
 		b, a, s := l.inMerge()
 		k.KeptForward(y, x, slot, l.W, b, a, s, beta)
 		dev.Weight.Return(slot)
 		return
 	}
-	w := l.merged(dev)
+	w := l.merged(dev, x.DType)
 	dev.Gemm(y, 1, x, false, w, true, beta)
 	dev.Weight.Return(w)
 }
 
 // inputGradient sets dx = dy·W̃ + β·dx.
 func (l *Linear) inputGradient(dev compute.Device, dx, dy tensor.Tensor, beta float32) {
-	if k := l.walker(dev, dy.Rows); k != nil {
-		slot := l.slot(dev)
+	if k := l.walker(dev, dy); k != nil {
+		slot := l.slot(dev, tensor.F32)
 		b, a, s := l.inMerge()
 		k.KeptInput(dx, dy, slot, l.W, b, a, s, beta)
 		dev.Weight.Return(slot)
 		return
 	}
-	w := l.merged(dev)
+	w := l.merged(dev, dy.DType)
 	dev.Gemm(dx, 1, dy, false, w, false, beta)
 	dev.Weight.Return(w)
 }
@@ -124,9 +140,10 @@ func (l *Linear) inputGradient(dev compute.Device, dx, dy tensor.Tensor, beta fl
 // addPath adds s·(D(x)·Aᵀ)·Bᵀ to y.
 func (l *Linear) addPath(dev compute.Device, y, x tensor.Tensor) {
 	defer dev.Acts.Reset(dev.Acts.Mark())
-	t := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
-	dev.Gemm(t, 1, l.dropped(dev, x), false, l.A, true, 0)
-	dev.Gemm(y, l.Scale, t, false, l.B, true, 1)
+	t := dev.Acts.Push(x.DType, x.Rows, l.A.Rows)
+	a, b := l.factors(x)
+	dev.Gemm(t, 1, l.dropped(dev, x), false, a, true, 0)
+	dev.Gemm(y, l.Scale, t, false, b, true, 1)
 }
 
 // dropped is D(x), pushed; x itself without dropout.
@@ -134,7 +151,7 @@ func (l *Linear) dropped(dev compute.Device, x tensor.Tensor) tensor.Tensor {
 	if l.Drop.P == 0 {
 		return x
 	}
-	d := dev.Acts.Push(tensor.F32, x.Rows, x.Cols)
+	d := dev.Acts.Push(x.DType, x.Rows, x.Cols)
 	dev.Dropout(d, x, l.Drop.IDs, l.Drop.Seed, l.Drop.P)
 	return d
 }
@@ -154,23 +171,25 @@ func (l *Linear) Backward(dev compute.Device, dx, dy, x tensor.Tensor, beta floa
 
 // maskedGradient forms G = M ⊙ (dyᵀ·x) in the slot, and adds DA += s·Bᵀ·G, DB += s·G·Aᵀ.
 func (l *Linear) maskedGradient(dev compute.Device, dy, x tensor.Tensor) {
-	g := l.slot(dev)
+	g := l.slot(dev, x.DType)
 	defer dev.Weight.Return(g)
-	if k := l.walker(dev, x.Rows); k != nil {
+	if k := l.walker(dev, x); k != nil {
 		k.KeptAdapter(l.DA, l.DB, dy, x, g, l.W, l.B, l.A, l.Scale)
 		return
 	}
 	dev.Gemm(g, 1, dy, true, x, false, 0)
 	dev.Mask(g, l.W)
-	dev.Gemm(l.DA, l.Scale, l.B, true, g, false, 1)
-	dev.Gemm(l.DB, l.Scale, g, false, l.A, true, 1)
+	a, b := l.factors(g)
+	dev.Gemm(l.DA, l.Scale, b, true, g, false, 1)
+	dev.Gemm(l.DB, l.Scale, g, false, a, true, 1)
 }
 
 // pathBackward differentiates s·(D(x)·Aᵀ)·Bᵀ: with u = dy·B,  dx += D(s·u·A),  DA += s·uᵀ·D(x),  DB += s·dyᵀ·(D(x)·Aᵀ).
 func (l *Linear) pathBackward(dev compute.Device, dx, dy, x tensor.Tensor) {
 	defer dev.Acts.Reset(dev.Acts.Mark())
-	u := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
-	dev.Gemm(u, 1, dy, false, l.B, false, 0)
+	u := dev.Acts.Push(x.DType, x.Rows, l.A.Rows)
+	a, b := l.factors(x)
+	dev.Gemm(u, 1, dy, false, b, false, 0)
 	if !dx.Absent() {
 		l.pathInput(dev, dx, u)
 	}
@@ -178,21 +197,22 @@ func (l *Linear) pathBackward(dev compute.Device, dx, dy, x tensor.Tensor) {
 		return
 	}
 	x = l.dropped(dev, x)
-	t := dev.Acts.Push(tensor.F32, x.Rows, l.A.Rows)
-	dev.Gemm(t, 1, x, false, l.A, true, 0)
+	t := dev.Acts.Push(x.DType, x.Rows, l.A.Rows)
+	dev.Gemm(t, 1, x, false, a, true, 0)
 	dev.Gemm(l.DA, l.Scale, u, true, x, false, 1)
 	dev.Gemm(l.DB, l.Scale, dy, true, t, false, 1)
 }
 
 // pathInput adds D(s·u·A) to dx.
 func (l *Linear) pathInput(dev compute.Device, dx, u tensor.Tensor) {
+	a, _ := l.factors(u)
 	if l.Drop.P == 0 {
-		dev.Gemm(dx, l.Scale, u, false, l.A, false, 1)
+		dev.Gemm(dx, l.Scale, u, false, a, false, 1)
 		return
 	}
 	defer dev.Acts.Reset(dev.Acts.Mark())
-	t := dev.Acts.Push(tensor.F32, dx.Rows, dx.Cols)
-	dev.Gemm(t, l.Scale, u, false, l.A, false, 0)
+	t := dev.Acts.Push(dx.DType, dx.Rows, dx.Cols)
+	dev.Gemm(t, l.Scale, u, false, a, false, 0)
 	dev.Dropout(t, t, l.Drop.IDs, l.Drop.Seed, l.Drop.P)
 	dev.Add(dx, t)
 }

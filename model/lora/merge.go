@@ -10,7 +10,7 @@ import (
 // once. SP-LoRA: M ⊙ (W + s·B·A), exactly +0 where M is 0. Plain LoRA: W + s·B·A, dense. Absent b, a: W itself.
 func MergeInto(dev compute.Device, dst tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, s float32, method Method) {
 	l := Linear{Name: "merge", W: w, Method: method, Scale: s, A: a, B: b}
-	t := l.merged(dev)
+	t := l.merged(dev, tensor.F32)
 	if l.plain() {
 		dev.Gemm(t, s, b, false, a, false, 1)
 	}
