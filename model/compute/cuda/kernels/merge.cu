@@ -1,0 +1,226 @@
+// dst = M ⊙ (W + s·B·A), W expanded from its kept values as it is merged;   dst = M ⊙ dst.
+//
+// A block takes 128 rows and 256 inputs (one Block of starts). s·B·A in float32: for float32 dst by FMA; for bfloat16 dst by tensor
+// cores, each factor split in two bfloat16, x = hi + lo: hi·hi + hi·lo + lo·hi is right to about 2⁻¹⁶, and rounded once to 2⁻⁹.
+#include "mma.cuh"
+
+#define ROWS 128
+#define COLS 256
+#define DEPTH 16
+
+template <class S> struct Packed {
+	const S *values;
+	const u64 *bits;
+	const u32 *starts;
+	i64 out, in;
+	int keep, group;
+	bool vectors; // 8 neighbouring elements of a dense row, or the 4 kept ones of 8 of 2:4, may be loaded at once
+
+	// start is the index of the first kept weight of row i at or after input k·256.
+	__device__ i64 start(i64 i, i64 k) const {
+		i64 at = i * in + k * COLS;
+		if (!bits) return at;
+		return starts ? starts[i * ((in + COLS - 1) / COLS) + k] : at / group * keep;
+	}
+};
+
+// Row is one row's part in a block of 256 inputs: its mask words and where its values begin.
+struct Row {
+	u64 word[4];
+	i64 start;
+};
+
+template <class S> __device__ inline void open(Row &r, const Packed<S> &w, i64 i, i64 k) {
+	i64 words = (w.in + 63) / 64;
+	for (int q = 0; q < 4; q++) r.word[q] = i < w.out && k * 4 + q < words && w.bits ? w.bits[i * words + k * 4 + q] : 0;
+	r.start = i < w.out ? w.start(i, k) : 0;
+}
+
+// emit sets dst_{i,j…j+7} = M ⊙ (W + sum); j is a multiple of 8, c = j%256.
+template <class T, class S> __device__ inline void emit(T *dst, const Packed<S> &w, const Row &r, i64 i, i64 j, float (&sum)[8]) {
+	if (i >= w.out || j >= w.in) return;
+	int c = (int)(j % COLS), left = (int)(w.in - j < 8 ? w.in - j : 8);
+	u32 kept = (1u << left) - 1;
+	i64 at = r.start + c;
+	if (w.bits) {
+		u64 word = 0;
+		int before = 0;
+#pragma unroll
+		for (int q = 0; q < 4; q++) {
+			if (q < c / 64) before += __popcll(r.word[q]);
+			if (q == c / 64) word = r.word[q];
+		}
+		before += __popcll(word & ((1ull << c % 64) - 1));
+		kept = (u32)(word >> c % 64) & 0xff;
+		at = r.start + before;
+	}
+	if (w.vectors) {
+		Vec<S, 8> v;
+		if (!w.bits) {
+			v = *(const Vec<S, 8> *)(w.values + at);
+#pragma unroll
+			for (int e = 0; e < 8; e++) sum[e] += widen(v.x[e]);
+		} else { // four kept ones
+			struct alignas(4 * sizeof(S)) Four {
+				S x[4];
+			} f = *(const Four *)(w.values + at);
+			int n = 0;
+#pragma unroll
+			for (int e = 0; e < 8; e++) {
+				S x = n < 2 ? (n == 0 ? f.x[0] : f.x[1]) : (n == 2 ? f.x[2] : f.x[3]);
+				bool in = kept >> e & 1;
+				sum[e] = in ? sum[e] + widen(x) : 0;
+				n += in;
+			}
+		}
+	} else {
+#pragma unroll
+		for (int e = 0; e < 8; e++) {
+			if (kept >> e & 1)
+				sum[e] += widen(w.values[at++]);
+			else
+				sum[e] = 0;
+		}
+	}
+	dst += i * w.in + j;
+	if (left == 8 && aligned(dst))
+		store(dst, sum);
+	else
+		for (int e = 0; e < left; e++) narrow(dst[e], sum[e]);
+}
+
+// scaled is s·b_{i,p}, zero beyond.
+__device__ inline float scaled(const f32 *b, i64 i, i64 out, int p, int r, float s) { return i < out && p < r ? s * b[i * r + p] : 0; }
+
+// Merging in float32: lane = 8 inputs, a warp = 8 rows at a time, twice.
+template <class S> __device__ void merge(f32 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
+	__shared__ alignas(16) float left[DEPTH][COLS], right[ROWS / 2][DEPTH + 1];
+	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+	i64 k = blockIdx.x, j0 = k * COLS;
+	for (int half = 0; half < 2; half++) {
+		i64 i0 = (i64)blockIdx.y * ROWS + half * (ROWS / 2);
+		float sum[8][8];
+		for (int e = 0; e < 64; e++) sum[e / 8][e % 8] = r == 0 ? -0.f : 0.f;
+		for (int p0 = 0; p0 < r; p0 += DEPTH) {
+			__syncthreads();
+			for (int e = threadIdx.x; e < DEPTH * COLS; e += THREADS) {
+				int p = p0 + e / COLS;
+				i64 j = j0 + e % COLS;
+				left[e / COLS][e % COLS] = p < r && j < w.in ? a[p * w.in + j] : 0;
+			}
+			for (int e = threadIdx.x; e < ROWS / 2 * DEPTH; e += THREADS)
+				right[e / DEPTH][e % DEPTH] = scaled(b, i0 + e / DEPTH, w.out, p0 + e % DEPTH, r, s);
+			__syncthreads();
+			for (int p = 0; p < DEPTH && p0 + p < r; p++) {
+				float x[8];
+				load(x, &left[p][lane * 8]);
+#pragma unroll
+				for (int e = 0; e < 64; e++) sum[e / 8][e % 8] += right[warp * 8 + e / 8][p] * x[e % 8];
+			}
+		}
+#pragma unroll
+		for (int e = 0; e < 8; e++) {
+			i64 i = i0 + warp * 8 + e;
+			Row row;
+			open(row, w, i, k);
+			emit(dst, w, row, i, j0 + lane * 8, sum[e]);
+		}
+	}
+}
+
+// split gives two neighbours as hi and lo parts, x = hi + lo.
+__device__ inline void split(float x, float y, u32 &hi, u32 &lo) {
+	hi = pack(x, y);
+	bf16 a = {(u16)hi}, b = {(u16)(hi >> 16)};
+	float dx = x - widen(a), dy = y - widen(b);
+	bool finite = dx == dx && dy == dy; // Inf − Inf is NaN: what is not finite stands in hi alone
+	lo = finite ? pack(dx, dy) : 0;
+}
+
+// Merging in bfloat16: a warp = 16 rows; of 64 inputs at a time lane (g, t) holds, for two groups of 32, inputs 8t…8t+7 of rows g and
+// g+8: the columns of four mma tiles are dealt so that column n of tile q is input 8(n/2) + 2q + n%2.
+template <class S> __device__ void merge(bf16 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
+	__shared__ u32 ahi[DEPTH / 2][66], alo[DEPTH / 2][66], bhi[ROWS][12], blo[ROWS][12];
+	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+	i64 k = blockIdx.x, i0 = (i64)blockIdx.y * ROWS, i1 = i0 + warp * 16 + g;
+	Row row[2];
+	open(row[0], w, i1, k);
+	open(row[1], w, i1 + 8, k);
+	for (int c0 = 0; c0 < COLS && k * COLS + c0 < w.in; c0 += 64) {
+		i64 j0 = k * COLS + c0;
+		float sum[2][4][4];
+		for (int e = 0; e < 32; e++) sum[e / 16][e / 4 % 4][e % 4] = r == 0 ? -0.f : 0.f;
+		for (int p0 = 0; p0 < r; p0 += DEPTH) {
+			__syncthreads();
+			for (int e = threadIdx.x; e < DEPTH / 2 * 64; e += THREADS) {
+				int p = p0 + e / 64 * 2;
+				i64 j = j0 + e % 64;
+				float x = p < r && j < w.in ? a[p * w.in + j] : 0, y = p + 1 < r && j < w.in ? a[(p + 1) * w.in + j] : 0;
+				split(x, y, ahi[e / 64][e % 64], alo[e / 64][e % 64]);
+			}
+			for (int e = threadIdx.x; e < ROWS * DEPTH / 2 && (c0 == 0 || r > DEPTH); e += THREADS) {
+				int p = p0 + e % (DEPTH / 2) * 2;
+				i64 i = i0 + e / (DEPTH / 2);
+				split(scaled(b, i, w.out, p, r, s), scaled(b, i, w.out, p + 1, r, s), bhi[e / (DEPTH / 2)][e % (DEPTH / 2)],
+					blo[e / (DEPTH / 2)][e % (DEPTH / 2)]);
+			}
+			__syncthreads();
+			int i = warp * 16 + g;
+			u32 hi[4] = {bhi[i][t], bhi[i + 8][t], bhi[i][t + 4], bhi[i + 8][t + 4]};
+			u32 lo[4] = {blo[i][t], blo[i + 8][t], blo[i][t + 4], blo[i + 8][t + 4]};
+#pragma unroll
+			for (int e = 0; e < 8; e++) {
+				int j = e / 4 * 32 + g / 2 * 8 + e % 4 * 2 + g % 2;
+				float(&c)[4] = sum[e / 4][e % 4];
+				mma(c, lo, ahi[t][j], ahi[t + 4][j]);
+				mma(c, hi, alo[t][j], alo[t + 4][j]);
+				mma(c, hi, ahi[t][j], ahi[t + 4][j]);
+			}
+		}
+#pragma unroll
+		for (int e = 0; e < 4; e++) {
+			float x[8];
+#pragma unroll
+			for (int q = 0; q < 8; q++) x[q] = sum[e / 2][q / 2][e % 2 * 2 + q % 2];
+			emit(dst, w, row[e % 2], i1 + e % 2 * 8, j0 + e / 2 * 32 + t * 8, x);
+		}
+	}
+}
+
+template <class T, class S> __device__ void merge(T *dst, const S *values, const u64 *bits, const u32 *starts, const f32 *b, const f32 *a, i64 out,
+	i64 in, int r, float s, int keep, int group) {
+	bool even = in % 8 == 0 && aligned(values) && (!bits || !starts && keep == 2 && group == 4);
+	merge(dst, Packed<S>{values, bits, starts, out, in, keep, group, even}, b, a, r, s);
+}
+
+template <class T> __device__ void mask(T *dst, const u64 *bits, i64 out, i64 in) {
+	i64 words = (in + 63) / 64;
+	sweep(out * in, aligned(dst) && in % 8 == 0, [&](i64 i, auto w) {
+		i64 j = i % in;
+		u32 kept = (u32)(bits[i / in * words + j / 64] >> j % 64);
+		const u32 all = (1u << w.n) - 1;
+		if ((kept & all) == all) return;
+		Vec<T, w.n> v = *(Vec<T, w.n> *)(dst + i);
+		for (int k = 0; k < w.n; k++)
+			if (!(kept >> k & 1)) v.x[k] = T{};
+		*(Vec<T, w.n> *)(dst + i) = v;
+	});
+}
+
+#define X(T, S) \
+	extern "C" __global__ void __launch_bounds__(THREADS) merge_##T##_##S(T *dst, const S *values, const u64 *bits, const u32 *starts, \
+		const f32 *b, const f32 *a, i64 out, i64 in, int r, float s, int keep, int group) { \
+		merge<T, S>(dst, values, bits, starts, b, a, out, in, r, s, keep, group); \
+	}
+X(f32, f32)
+X(f32, bf16)
+X(f32, f16)
+X(bf16, f32)
+X(bf16, bf16)
+X(bf16, f16)
+#undef X
+
+#define X(T) \
+	extern "C" __global__ void __launch_bounds__(THREADS) mask_##T(T *dst, const u64 *bits, i64 out, i64 in) { mask(dst, bits, out, in); }
+X(f32)
+X(bf16)
