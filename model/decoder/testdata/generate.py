@@ -1,6 +1,6 @@
 """Golden files of package decoder: tiny random models of Hugging Face transformers, run in float64.
 
-    python generate.py            # writes *.safetensors, rope.json and curve.json beside itself
+    python generate.py            # writes *.safetensors, rope.json, curve.json and bfloat16.json beside itself
 
 Made with torch 2.15.0, transformers 5.23.0, safetensors (any). Every weight is representable in float32, so both sides start
 from the same numbers. Each linear's forward is replaced by the formula, and torch.autograd differentiates that:
@@ -10,6 +10,9 @@ from the same numbers. Each linear's forward is replaced by the formula, and tor
 A file holds: weights (pruned positions 0), "<linear>.mask" (U8), "<linear>.lora_A", "<linear>.lora_B", the batch (I32), and, under
 "splora." and "lora.", logits of the rows that are not padding, the losses of all active tokens, and every adapter gradient of
 Σ loss. "__metadata__": {"case": JSON of the decoder.Config, scale, rank, targets}.
+
+bfloat16.json holds how far torch itself is from float64 on the same model and batch when it computes in bfloat16: with the same
+things in float32 as splora has (adapters and their gradients, the merge, sums of products, softmax, the norms' statistics).
 """
 
 import copy
@@ -91,14 +94,16 @@ def batch(kind, B, T, g):
     return tokens, pos, docs, targets
 
 
+def mask_for(model, kind, docs):
+    if kind != "packed":
+        return (docs >= 0).long()
+    i = torch.arange(docs.shape[1])
+    see = (docs[:, :, None] == docs[:, None, :]) & (i[:, None] >= i[None, :])
+    return torch.zeros(see.shape, dtype=model.dtype).masked_fill(~see, torch.finfo(model.dtype).min)[:, None]
+
+
 def run(model, kind, tokens, pos, docs, targets):
-    mask = (docs >= 0).long()
-    if kind == "packed":
-        i = torch.arange(tokens.shape[1])
-        see = (docs[:, :, None] == docs[:, None, :]) & (i[:, None] >= i[None, :])
-        dtype = model.dtype
-        mask = torch.zeros(see.shape, dtype=dtype).masked_fill(~see, torch.finfo(dtype).min)[:, None]
-    logits = model(input_ids=tokens, position_ids=pos, attention_mask=mask, use_cache=False).logits
+    logits = model(input_ids=tokens, position_ids=pos, attention_mask=mask_for(model, kind, docs), use_cache=False).logits
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
     return logits[docs >= 0], loss[targets.flatten() >= 0]
 
@@ -112,6 +117,37 @@ def float32_error(model, masks, adapters, method, kind, data, want):
     _, loss = run(single, kind, *data)
     grads = torch.autograd.grad(loss.sum(), [t for n in low for t in low[n]])
     return max(((a.double() - b).norm() / b.norm()).item() for a, b in zip(grads, want))
+
+
+def distance(got, want):
+    """‖got − want‖ / ‖want‖ over all tensors of a list."""
+    d = sum(((a.detach().double() - b.detach()) ** 2).sum().item() for a, b in zip(got, want))
+    return (d / sum((b.detach() ** 2).sum().item() for b in want)) ** 0.5
+
+
+def adapt_half(mod, method, weight, m, a, b):
+    """adapt with bfloat16 activations: weight, m, a and b are float32; what multiplies activations is rounded."""
+    def forward(x):
+        if method == "splora":
+            return F.linear(x, (m * (weight + SCALE * b @ a)).bfloat16(), mod.bias)
+        return F.linear(x, weight.bfloat16(), mod.bias) + SCALE * (x @ a.bfloat16().T) @ b.bfloat16().T
+
+    mod.forward = forward
+
+
+def bfloat16_errors(model, masks, adapters, method, kind, data, logits, loss, grads):
+    """Relative errors of logits, of the tokens' losses, and of all dA and all dB, of torch in bfloat16."""
+    half = copy.deepcopy(model).bfloat16()
+    low = {n: [t.detach().float().requires_grad_() for t in ab] for n, ab in adapters.items()}
+    weights = {n: mod.weight.float() for n, mod in linears(model)}
+    for n, mod in linears(half):
+        adapt_half(mod, method, weights[n], masks[n].float(), *low[n])
+    tokens, pos, docs, targets = data
+    all_logits = half(input_ids=tokens, position_ids=pos, attention_mask=mask_for(half, kind, docs), use_cache=False).logits
+    h_loss = F.cross_entropy(all_logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="none")[targets.flatten() >= 0]
+    h_grads = torch.autograd.grad(h_loss.sum(), [t for n in low for t in low[n]])
+    return {"logits": distance([all_logits[docs >= 0]], [logits]), "loss": distance([h_loss], [loss]),
+            "dA": distance(h_grads[0::2], grads[0::2]), "dB": distance(h_grads[1::2], grads[1::2])}
 
 
 def spell_rope(r):
@@ -135,6 +171,9 @@ def spell(c, model):
     }
 
 
+BFLOAT16 = {}
+
+
 def make(name, config, pattern, kind, B, T, seed):
     g = torch.Generator().manual_seed(seed)
     config._attn_implementation = "eager"
@@ -154,6 +193,8 @@ def make(name, config, pattern, kind, B, T, seed):
         grads = torch.autograd.grad(loss.sum(), [t for n in adapters for t in adapters[n]])
         worst = float32_error(model, masks, adapters, method, kind, (tokens, pos, docs, targets), grads)
         print(f"{name:18} {method:6} torch float32: dA, dB ≤ {worst:.1e}")
+        BFLOAT16.setdefault(name, {})[method] = bfloat16_errors(
+            model, masks, adapters, method, kind, (tokens, pos, docs, targets), logits, loss, grads)
         out[method + ".logits"], out[method + ".loss"] = logits.detach().float(), loss.detach().float()
         for i, n in enumerate(adapters):
             out[f"{method}.{n}.lora_A"], out[f"{method}.{n}.lora_B"] = grads[2 * i].float(), grads[2 * i + 1].float()
@@ -224,3 +265,5 @@ if __name__ == "__main__":
         "llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=1000),
         max_position_embeddings=8000), "2:4", "whole", 2, 21, 6)
     make("linear_rope", config(LlamaConfig, num_key_value_heads=4, rope_parameters=rope("linear", factor=2.5)), "0.7", "whole", 2, 17, 7)
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bfloat16.json"), "w") as f:
+        json.dump({n: {m: {k: float(f"{v:.3g}") for k, v in e.items()} for m, e in b.items()} for n, b in BFLOAT16.items()}, f, indent=1)
