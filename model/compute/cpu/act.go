@@ -18,6 +18,8 @@ type act struct {
 // lineLen is the number of elements of a line of an operation that may stop anywhere.
 const lineLen = 1024
 
+func (a act) len() int { return len(a.f) + len(a.h) }
+
 func (a act) half() bool { return a.h != nil }
 
 // step is how far a loop over a's elements, n of them to go, may come at a time.

@@ -54,7 +54,7 @@ func (b *Backend) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 	t.y = wantAct(op, "y", y, dt, m.B*m.Tq, m.Hq*m.D)
 	want(op, "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
 	t.lse, t.qt, t.kt, t.vt = lse.Float32(), q, k, v
-	t.tiled = b.tiled(m.Tq, t.q, t.k, t.v)
+	t.tiled = b.tiled(m.Tq, &[5]act{t.q, t.k, t.v})
 	n, cost := m.B*m.Hq*m.Tq, 2*m.D*m.Tk
 	if t.tiled {
 		n, cost = m.B*m.Hq*t.tiles(), cost*tileQ
@@ -64,8 +64,8 @@ func (b *Backend) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 }
 
 // tiled reports whether attention goes by tiles: enough queries, a vector kernel, and nothing that could leak from hidden keys.
-func (b *Backend) tiled(tq int, list ...act) bool {
-	return tq >= fewQ && b.kern.Name != "go" && b.pool.workers[0].finite(list...)
+func (b *Backend) tiled(tq int, list *[5]act) bool {
+	return tq >= fewQ && b.kern.Name != "go" && b.finite(list)
 }
 
 func (t *attnTask) do(w *worker, i, j int) {
@@ -111,12 +111,12 @@ func (t *attnTask) query(w *worker, b, h, i int) float32 {
 	return lse
 }
 
-type attnBackTask struct {
+// attnBack is what both ways of the backward have.
+type attnBack struct {
 	attn
 	dq, dk, dv, dy, y, q, k, v act
 	lse                        []float32
 	dyt, qt, kt, vt            tensor.Tensor
-	tiled                      bool
 }
 
 // AttentionBackward sets dq, dk, dv:  with p = exp(s − lse), s = scale·q·kᵀ and δ = dy·y,
@@ -124,7 +124,7 @@ type attnBackTask struct {
 //	dv_j = Σ_i p_ij·dy_i   ds_ij = p_ij·(dy_i·v_j − δ_i)   dq_i = scale·Σ_j ds_ij·k_j   dk_j = scale·Σ_i ds_ij·q_i
 func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 	const op = "attentionbackward"
-	t, dt := attnBackTask{attn: newAttn(op, m)}, like(op, "q", q)
+	t, dt := attnBack{attn: newAttn(op, m)}, like(op, "q", q)
 	t.q, t.k, t.v = t.want(op, dt, q, k, v)
 	t.dq, t.dk, t.dv = t.want(op, dt, dq, dk, dv)
 	t.dy, _, _ = t.want(op, dt, dy, k, v)
@@ -132,10 +132,16 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 	want(op, "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
 	t.lse = lse.Float32()
 	t.dyt, t.qt, t.kt, t.vt = dy, q, k, v
-	t.tiled = b.tiled(m.Tq, t.dy, t.y, t.q, t.k, t.v)
-	b.tasks.attnBack = t
+	if b.tiled(m.Tq, &[5]act{t.dy, t.y, t.q, t.k, t.v}) {
+		b.backwardByTiles(t)
+		return
+	}
+	b.tasks.attnBack = attnBackTask{t}
 	b.pool.run(&b.tasks.attnBack, m.B*m.Hkv, 1)
 }
+
+// attnBackTask goes query by query; a piece is a row's key/value head.
+type attnBackTask struct{ attnBack }
 
 // sum is where a head's part of dk or dv is summed over queries and heads: in place, or in float32 until it is rounded. Token j's is at
 // v[j·ld].
@@ -163,22 +169,15 @@ func (t *attnBackTask) do(w *worker, i, j int) {
 		}
 		group := t.Hq / t.Hkv
 		for h := kv * group; h < (kv+1)*group; h++ {
-			t.head(w, dk, dv, b, h, kv)
+			for i := range t.Tq {
+				t.query(w, dk, dv, b, h, kv, i)
+			}
 		}
 		for k := range t.Tk {
 			at := t.place(b, k, t.Tk, kv, t.Hkv)
 			w.put(t.dk, at, dk.row(k, t.D))
 			w.put(t.dv, at, dv.row(k, t.D))
 		}
-	}
-}
-
-func (t *attnBackTask) head(w *worker, dk, dv sum, b, h, kv int) {
-	for i := 0; t.tiled && i < t.Tq; i += tileQ {
-		t.tile(w, dk, dv, b, h, kv, i, min(i+tileQ, t.Tq))
-	}
-	for i := 0; !t.tiled && i < t.Tq; i++ {
-		t.query(w, dk, dv, b, h, kv, i)
 	}
 }
 

@@ -32,6 +32,7 @@ type Backend struct {
 	tasks tasks
 	gemm  gemmBuffers
 	kept  keptBuffers
+	flash flashBuffers
 	sums  []float64
 }
 
@@ -59,9 +60,12 @@ type tasks struct {
 	gateBack gateBackTask
 	attn     attnTask
 	attnBack attnBackTask
-	loss     lossTask
-	adam     adamTask
-	squares  squaresTask
+	finite   finiteTask
+
+	flashBack flashBackTask
+	loss      lossTask
+	adam      adamTask
+	squares   squaresTask
 
 	keptMerge keptMergeTask
 	keptTurn  keptTurnTask

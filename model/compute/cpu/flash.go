@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 
 	"github.com/splora/splora/model/tensor"
 )
@@ -102,6 +103,9 @@ func (m *attn) hideSpan(w *worker, s []float32, b, i, j int) {
 
 // blind reports whether a query sees no key at all.
 func (m *attn) blind(b, i int) bool {
+	if m.qdoc[b*m.Tq+i] < 0 {
+		return true
+	}
 	for j := range m.keys(i) {
 		if m.sees(b, i, j) {
 			return false
@@ -119,19 +123,38 @@ func (m *attn) from(x tensor.Tensor, b, t, T, h, H int) tensor.Tensor {
 	return x
 }
 
+// finiteTask finds out whether a square is not finite.
+type finiteTask struct {
+	list [5]act
+	none atomic.Bool
+}
+
 // finite reports whether no product of an element with 0 is NaN: then what is hidden cannot leak through a tile's product. (It
 // says no, too, when squares overflow; the loops that run then are right for every input.)
-func (w *worker) finite(list ...act) bool {
-	for _, a := range list {
-		for i, n, all := 0, 0, len(a.f)+len(a.h); i < all; i += n {
-			n = a.step(all - i)
+func (b *Backend) finite(list *[5]act) bool {
+	t := &b.tasks.finite
+	t.list = *list
+	t.none.Store(false)
+	n := 0
+	for _, a := range t.list {
+		n = max(n, a.len())
+	}
+	b.pool.run(t, n, flat)
+	return !t.none.Load()
+}
+
+func (t *finiteTask) do(w *worker, i, j int) {
+	for _, a := range t.list {
+		for i, j := i, min(j, a.len()); i < j; {
+			n := a.step(j - i)
 			x := w.in(0, a, i, n)
 			if s := w.dot(x, x); !(s <= math.MaxFloat32) {
-				return false
+				t.none.Store(true)
+				return
 			}
+			i += n
 		}
 	}
-	return true
 }
 
 // matrix is a piece of scratch as an operand.
@@ -213,53 +236,4 @@ func (t *attnTask) softmax(w *worker, s []float32, b, i int) (inv, lse float32) 
 	}
 	sum := w.expSum(s, m)
 	return float32(1 / sum), m + float32(math.Log(sum))
-}
-
-// tile sets dq of queries [i0, i1) of head h and adds their part to dk and dv:
-//
-//	P = exp(S − lse)   dS = scale·P ⊙ (dY·Vᵀ − δ)   dQ = dS·K   dK += dSᵀ·Q   dV += Pᵀ·dY
-func (t *attnBackTask) tile(w *worker, dk, dv sum, b, h, kv, i0, i1 int) {
-	list, n := t.spans(w.spans, b, i0, i1)
-	w.spans = list
-	s := w.scratch(2 * tileQ * n)
-	s, ds := s[:tileQ*n], s[tileQ*n:]
-	t.scores(w, s, n, t.qt, t.kt, b, h, i0, i1, list)
-	dy, rows := t.from(t.dyt, b, i0, t.Tq, h, t.Hq), i1-i0
-	at := 0
-	for _, p := range list {
-		w.product(ds[at:], n, rows, p.n, t.D, 1, dy, false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), true, 0)
-		at += p.n
-	}
-	for i := i0; i < i1; i++ {
-		t.softmaxBack(w, s[(i-i0)*n:(i-i0+1)*n], ds[(i-i0)*n:(i-i0+1)*n], b, h, i)
-	}
-	q := t.from(t.qt, b, i0, t.Tq, h, t.Hq)
-	dq, ld := t.outRows(w, t.dq, b, i0, h, rows)
-	at, beta := 0, float32(0)
-	for _, p := range list {
-		w.product(dq, ld, rows, t.D, p.n, 1, matrix(ds[at:], n), false, t.from(t.kt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
-		w.product(dk.v[p.key*dk.ld:], dk.ld, p.n, t.D, rows, 1, matrix(ds[at:], n), true, q, false, 1)
-		w.product(dv.v[p.key*dv.ld:], dv.ld, p.n, t.D, rows, 1, matrix(s[at:], n), true, dy, false, 1)
-		at, beta = at+p.n, 1
-	}
-	for i := i0; i < i1; i++ {
-		row := dq[(i-i0)*ld:][:t.D]
-		if n == 0 {
-			clear(row)
-		}
-		w.put(t.dq, t.place(b, i, t.Tq, h, t.Hq), row)
-	}
-}
-
-// softmaxBack sets p = exp(s − lse) and ds = scale·p ⊙ (dp − δ) in place of s and dp.
-func (t *attnBackTask) softmaxBack(w *worker, s, ds []float32, b, h, i int) {
-	lse := t.lse[(b*t.Hq+h)*t.Tq+i]
-	if math.IsInf(float64(lse), -1) && t.blind(b, i) {
-		clear(s)
-	} else {
-		w.expSum(s, lse)
-	}
-	at := t.place(b, i, t.Tq, h, t.Hq)
-	delta := w.dot(w.in(4, t.dy, at, t.D), w.in(5, t.y, at, t.D))
-	w.softmaxBack(ds, s, delta, t.Scale)
 }
