@@ -32,7 +32,10 @@ func (l *launcher) attempt(n int) Attempt {
 		a.Step = max(a.Step, s.Step)
 		a.Ranks = append(a.Ranks, r.exit)
 	}
-	a.First = w.first(oom)
+	if slices.ContainsFunc(a.Ranks, Exit.failed) {
+		w.lateFaults()
+	}
+	a.First, a.Events = w.first(oom), w.events
 	if err != nil {
 		a.First = &Failure{Exit: Exit{Rank: -1, LocalRank: l.LocalBase + len(ranks), Code: -1, When: a.Start}, Step: -1, Reason: err.Error()}
 	}
@@ -69,7 +72,7 @@ func (l *launcher) startAll(n int) ([]*rank, error) {
 			return ranks, err
 		}
 		l.Logger.Info("rank started", zap.String("rank", r.label()), zap.Int("pid", r.cmd.Process.Pid),
-			zap.Int("attempt", n), zap.Int("generation", r.Generation), zap.Ints("cpus", r.cpus))
+			zap.Int("attempt", n), zap.Int("generation", r.Generation), zap.Ints("cpus", r.cpus), zap.String("gpu", r.GPU))
 		ranks = append(ranks, r)
 	}
 	return ranks, nil
@@ -77,7 +80,7 @@ func (l *launcher) startAll(n int) ([]*rank, error) {
 
 // newRank prepares rank i of this launcher.
 func (l *launcher) newRank(i, attempt, port int, dir string) (*rank, error) {
-	r := &rank{Contract: l.contract(i, attempt, port)}
+	r := &rank{Contract: l.contract(i, attempt, port), node: l.memoryNode(i)}
 	r.ErrorFile = filepath.Join(dir, r.fileName()+".status.json")
 	if err := os.Remove(r.ErrorFile); err != nil && !os.IsNotExist(err) {
 		return r, err // of an earlier run in the same LogDir
@@ -91,6 +94,9 @@ func (l *launcher) newRank(i, attempt, port int, dir string) (*rank, error) {
 	if l.Threads > 0 || !slices.ContainsFunc(l.Env, func(v string) bool { return strings.HasPrefix(v, "GOMAXPROCS=") }) {
 		r.cmd.Env = append(r.cmd.Env, fmt.Sprintf("GOMAXPROCS=%d", l.threads(r.cpus)))
 	}
+	if l.seated != nil {
+		r.cmd.Env = append(r.cmd.Env, l.gpuEnviron(r, l.seated[i], dir)...)
+	}
 	return r, l.streams(r, dir)
 }
 
@@ -103,6 +109,9 @@ func (l *launcher) contract(i, attempt, port int) Contract {
 	}
 	if c.LocalRank == 0 {
 		c.GossipPort = port
+	}
+	if l.seated != nil {
+		c.GPU = l.seated[i].UUID
 	}
 	switch {
 	case l.World > 0:
@@ -145,6 +154,8 @@ type watch struct {
 	stopAt  time.Time        // when the ranks were told to end; zero = not
 	grace   <-chan time.Time // then they are killed
 	insists int              // SIGTERM and SIGINT that came from outside
+	events  []Event          // faults of GPUs
+	fatal   *Event           // the first of them that ended the attempt
 }
 
 // all returns when every rank has ended.
@@ -161,6 +172,8 @@ func (w *watch) all() {
 			w.ended(r)
 		case s := <-w.sigs:
 			w.forward(s)
+		case e := <-w.faults:
+			w.fault(e)
 		case <-cancelled:
 			cancelled = nil
 			w.stop()

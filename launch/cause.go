@@ -29,6 +29,9 @@ type suspect struct {
 // another one was lost, if there is one; a rank's own account of the time counts more than its exit, which a
 // core dump or a slow teardown delays. nil when no rank failed.
 func (w *watch) first(before oom) *Failure {
+	if w.fatal != nil {
+		return w.blame(before)
+	}
 	var list []suspect
 	for _, r := range w.ranks {
 		if r.exit.failed() {
@@ -70,7 +73,7 @@ func (w *watch) failure(s suspect, before oom) *Failure {
 	if s.status.Error != "" && s.status.Rank >= 0 {
 		f.Rank = s.status.Rank
 	}
-	f.Reason = strings.Join(w.redact([]string{w.reason(s, before)}), "")
+	f.Reason = strings.Join(w.redact([]string{w.reason(s, before) + w.hint(s.rank)}), "")
 	return f
 }
 

@@ -44,8 +44,14 @@ type Config struct {
 	Pause       time.Duration // before the first restart, doubled each time up to 30 s; default 1 s
 	Grace       time.Duration // from SIGTERM to SIGKILL; default 30 s
 	Threads     int           // GOMAXPROCS of each rank; default: the rank's share of the cores
-	NoAffinity  bool          // do not split the node's cores among the ranks
+	NoAffinity  bool          // do not split the node's cores among the ranks, nor bind them to their GPUs' NUMA nodes
 	Alone       bool          // this process does nothing but launch: any child process that it did not start is a rank's orphan
+
+	GPUs         GPUs          // the NVIDIA driver: each rank gets a GPU; default nil: no rank is given one
+	GPUTolerance int64         // bytes that others may hold on a rank's GPU; default 512 MiB
+	GPUWait      time.Duration // how long a restart waits for memory of GPUs to be freed; default 50 s
+	GPUPoll      time.Duration // how often it looks; default 2 s
+	HealthEvery  time.Duration // between two looks at the GPUs' health, which go to Logger; default 1 min
 
 	Stdout          io.Writer        // ranks' stdout; default: discarded
 	Stderr          io.Writer        // ranks' stderr; default: discarded
@@ -65,6 +71,10 @@ func (c Config) validate() (Config, error) {
 	setDefault(&c.LocalSize, c.NProc)
 	setDefault(&c.Pause, time.Second)
 	setDefault(&c.Grace, 30*time.Second)
+	setDefault(&c.GPUTolerance, DefaultTolerance)
+	setDefault(&c.GPUWait, 50*time.Second)
+	setDefault(&c.GPUPoll, 2*time.Second)
+	setDefault(&c.HealthEvery, time.Minute)
 	if c.Env == nil {
 		c.Env = os.Environ()
 	}
@@ -114,6 +124,8 @@ func (c Config) check() error {
 		return errors.New("a local size above the launcher's own ranks needs the world's size")
 	case c.World > 0 && c.RankBase+c.NProc > c.World:
 		return fmt.Errorf("ranks %d…%d do not fit a world of %d", c.RankBase, c.RankBase+c.NProc-1, c.World)
+	case c.GPUTolerance < 0 || c.GPUWait < 0 || c.GPUPoll < 0 || c.HealthEvery < 0:
+		return errors.New("the GPUs' tolerance and times must not be negative")
 	case c.MaxRestarts < 0 || c.Threads < 0:
 		return errors.New("max restarts and threads must not be negative")
 	case c.GossipPort < -1 || c.GossipPort > 65535 || c.GossipPort < 0 && c.LocalBase > 0:

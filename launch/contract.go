@@ -37,6 +37,7 @@ type Contract struct {
 	NodeRank   int      // 0 … nodes−1; −1 = unknown
 	WorldMin   int      // fewest ranks that may run
 	WorldMax   int      // most ranks that may run
+	GPU        string   // UUID of this rank's GPU, the only one that CUDA shows it; empty = none
 	ErrorFile  string   // JSON status of this rank, see Progress and Fail; empty = none wanted
 }
 
@@ -59,6 +60,7 @@ func FromEnv(getenv func(string) string) (Contract, bool, error) {
 		LocalRank:  r.num("SPLORA_LOCAL_RANK", 0, 1<<30),
 		LocalSize:  r.num("SPLORA_LOCAL_SIZE", 1, 1<<30),
 		NodeRank:   r.num("SPLORA_NODE_RANK", -1, 1<<30),
+		GPU:        getenv("SPLORA_GPU"),
 		ErrorFile:  getenv("SPLORA_ERROR_FILE"),
 	}
 	c.WorldMin, c.WorldMax = r.span("SPLORA_WORLD")
@@ -91,6 +93,7 @@ func (c Contract) Environ() []string {
 		"SPLORA_LOCAL_SIZE=" + strconv.Itoa(c.LocalSize),
 		"SPLORA_NODE_RANK=" + strconv.Itoa(c.NodeRank),
 		fmt.Sprintf("SPLORA_WORLD=%d:%d", c.WorldMin, c.WorldMax),
+		"SPLORA_GPU=" + c.GPU,
 		"SPLORA_ERROR_FILE=" + c.ErrorFile,
 	}
 }

@@ -107,12 +107,27 @@ func cores(cpus []cpu) [][]int {
 	return units
 }
 
-// affinity plans the ranks' CPUs; nil: they share what there is.
-func (c Config) affinity() [][]int {
-	if c.NoAffinity || c.NProc < 2 {
+// affinity plans the ranks' CPUs: a share of those beside their GPU, else of all; nil: they share what there is.
+func (c Config) affinity(seats []seat) [][]int {
+	if c.NoAffinity {
 		return nil
 	}
-	return split(topology(os.DirFS("/sys/devices/system"), allowedCPUs()), c.NProc)
+	cpus := topology(os.DirFS("/sys/devices/system"), allowedCPUs())
+	if n := nodes(seats); n != nil {
+		if parts := beside(cpus, n); parts != nil {
+			return parts
+		}
+	}
+	return split(cpus, c.NProc)
+}
+
+// memoryNodes counts the NUMA nodes that have memory, by sys, the tree /sys/devices/system.
+func memoryNodes(sys fs.FS) int {
+	b, err := fs.ReadFile(sys, "node/has_memory")
+	if err != nil {
+		return 1
+	}
+	return max(1, len(cpuList(strings.TrimSpace(string(b)))))
 }
 
 // threads is GOMAXPROCS of rank i: Threads, or an equal share of the cores that this process may use, which

@@ -22,9 +22,17 @@ func newForker() *forker {
 
 func (f *forker) close() { close(f.jobs) }
 
-// start runs cmd.Start on the thread, with its affinity set to cpus unless they are empty.
-func (f *forker) start(cmd *exec.Cmd, cpus []int) error {
+// start runs cmd.Start on the thread, with its affinity set to cpus unless they are empty, and its memory taken
+// from the NUMA node unless that is −1.
+func (f *forker) start(cmd *exec.Cmd, cpus []int, node int) error {
+	return f.run(func() error {
+		return withAffinity(cpus, func() error { return withMemory(node, cmd.Start) })
+	})
+}
+
+// run runs job on the thread.
+func (f *forker) run(job func() error) error {
 	done := make(chan error)
-	f.jobs <- func() { done <- withAffinity(cpus, cmd.Start) }
+	f.jobs <- func() { done <- job() }
 	return <-done
 }

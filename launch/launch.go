@@ -33,6 +33,9 @@ func Run(ctx context.Context, c Config) (Report, error) {
 		return Report{ExitCode: ExitFailed, Reason: err.Error()}, err
 	}
 	defer l.close()
+	if err := l.place(); err != nil {
+		return Report{ExitCode: ExitFailed, Reason: err.Error()}, err
+	}
 	l.attempts()
 	return l.conclude()
 }
@@ -58,12 +61,19 @@ type launcher struct {
 	out, err *sink
 	report   Report
 
+	seated   []seat            // of the ranks; nil: none has a GPU
+	policy   bool              // ranks take their memory from their GPU's NUMA node
+	ras      string            // host:port of NCCL's status service
+	watching *gpuWatch         // nil without GPUs
+	faults   <-chan Event      // of the ranks' GPUs
+	broken   map[string]*Event // GPUs that are not to be used again, by UUID
+
 	stopped os.Signal // the first signal that was forwarded: no restart any more
 	why     string    // why there was no further attempt
 }
 
 func newLauncher(ctx context.Context, c Config) (*launcher, error) {
-	l := &launcher{Config: c, ctx: ctx, sigs: c.Signals, unsub: func() {}, out: &sink{w: c.Stdout}, err: &sink{w: c.Stderr}}
+	l := &launcher{Config: c, ctx: ctx, sigs: c.Signals, unsub: func() {}, out: &sink{w: c.Stdout}, err: &sink{w: c.Stderr}, broken: map[string]*Event{}}
 	if reflect.TypeOf(c.Stdout).Comparable() && c.Stderr == c.Stdout {
 		l.err = l.out
 	}
@@ -77,7 +87,6 @@ func newLauncher(ctx context.Context, c Config) (*launcher, error) {
 		l.sigs, l.unsub = subscribe()
 	}
 	l.fork = newForker()
-	l.cpus = c.affinity()
 	host, _ := os.Hostname()
 	l.report = Report{Job: c.Job, Host: host, NodeRank: c.NodeRank, Program: c.Program, Args: c.Args, Start: time.Now()}
 	return l, nil
@@ -118,6 +127,7 @@ func (c Config) nodeDir() string {
 
 func (l *launcher) close() {
 	l.unsub()
+	l.watching.stop()
 	l.fork.close()
 	if l.scratch != "" {
 		os.RemoveAll(l.scratch)
@@ -142,6 +152,9 @@ func (l *launcher) attempts() {
 		pause := min(l.Pause<<min(n-1, 10), max(30*time.Second, l.Pause))
 		l.Logger.Warn("restart", zap.Error(a.First), zap.Int("attempt", n+1), zap.Int("of", l.MaxRestarts+1), zap.Duration("pause", pause))
 		if l.why = l.rest(pause); l.why != "" {
+			return
+		}
+		if l.why = l.again(); l.why != "" {
 			return
 		}
 	}

@@ -20,6 +20,7 @@ type rank struct {
 	Contract
 	cmd      *exec.Cmd
 	cpus     []int
+	node     int // NUMA node of its memory; −1 = any
 	out, err *lines
 	files    []*os.File // log files, closed at the end
 	pipes    []*os.File // read ends
@@ -62,7 +63,7 @@ func (r *rank) start(f *forker) error {
 	defer errw.Close()
 	r.cmd.Stdout, r.cmd.Stderr = out, errw
 	r.cmd.SysProcAttr = childAttr()
-	if err := f.start(r.cmd, r.cpus); err != nil {
+	if err := f.start(r.cmd, r.cpus, r.node); err != nil {
 		return fmt.Errorf("start %s: %w", r.cmd.Path, err)
 	}
 	return nil
@@ -92,7 +93,7 @@ func (r *rank) wait() {
 	_ = r.cmd.Wait() // its result is the state
 	r.reaped = true
 	code, sig, rss := ended(r.cmd.ProcessState)
-	r.exit = Exit{Rank: r.Rank, LocalRank: r.LocalRank, PID: pid, Code: code, Signal: sig, ByUs: !r.asked.IsZero() && r.asked.Before(when), MaxRSS: rss, When: when}
+	r.exit = Exit{Rank: r.Rank, LocalRank: r.LocalRank, GPU: r.GPU, PID: pid, Code: code, Signal: sig, ByUs: !r.asked.IsZero() && r.asked.Before(when), MaxRSS: rss, When: when}
 	r.mu.Unlock()
 	reapGroup(pid)
 	r.exit.Orphans = killOrphans(r.marks())

@@ -37,12 +37,14 @@ type Attempt struct {
 	Step       int       `json:"step"` // largest step that a rank reported; −1 = none
 	Ranks      []Exit    `json:"ranks"`
 	First      *Failure  `json:"first,omitempty"`
+	Events     []Event   `json:"gpu_events,omitempty"` // faults that the driver reported of the ranks' GPUs
 }
 
 // Exit is how one rank process ended.
 type Exit struct {
 	Rank      int       `json:"rank"` // global rank; −1 = never known here
 	LocalRank int       `json:"local_rank"`
+	GPU       string    `json:"gpu,omitempty"` // UUID
 	PID       int       `json:"pid"`
 	Code      int       `json:"code"`             // exit code; −1 when a signal ended it
 	Signal    string    `json:"signal,omitempty"` // SIGKILL, …
@@ -58,6 +60,8 @@ type Failure struct {
 	Step   int      `json:"step"`             // −1 = not reported
 	Reason string   `json:"reason"`           // the rank's own error, or what its exit code or signal says
 	Stderr []string `json:"stderr,omitempty"` // its last lines
+
+	GPUFault string `json:"gpu_fault,omitempty"` // the fault of its GPU that ended the attempt
 
 	crash bool // a Go panic or a crash of the runtime
 }

@@ -42,31 +42,36 @@ const example = `  splora-launch --nproc-per-node 2 -- train --model DIR --data 
 
 // flags are the command line as it stands.
 type flags struct {
-	getenv     func(string) string
-	nproc      string
-	nnodes     string
-	nodeRank   int
-	join       []string
-	gossipPort int
-	bind       string
-	job        string
-	keyFile    string
-	restarts   int
-	grace      time.Duration
-	threads    int
-	affinity   string
-	logDir     string
-	stdout     string
-	prefix     bool
-	splora     string
-	verbose    bool
+	getenv       func(string) string
+	environ      []string // of the ranks
+	open         func() (launch.GPUs, error)
+	nproc        string
+	nnodes       string
+	nodeRank     int
+	join         []string
+	gossipPort   int
+	bind         string
+	job          string
+	keyFile      string
+	restarts     int
+	grace        time.Duration
+	threads      int
+	affinity     string
+	gpus         string
+	toleranceMiB int
+	health       time.Duration
+	logDir       string
+	stdout       string
+	prefix       bool
+	splora       string
+	verbose      bool
 }
 
 func (f *flags) register(cmd *cobra.Command) {
 	s := cmd.Flags()
 	s.SetInterspersed(false)
 	s.SortFlags = false
-	s.StringVar(&f.nproc, "nproc-per-node", "1", "ranks on this node: a number; gpu = one per visible GPU; cpu = one per NUMA node")
+	s.StringVar(&f.nproc, "nproc-per-node", "1", "ranks on this node: a number; gpu = one for each GPU that can be used; cpu = one per NUMA node")
 	s.StringVar(&f.nnodes, "nnodes", "", "nodes of the job, N or MIN:MAX (default 1, or those of the Slurm step)")
 	s.IntVar(&f.nodeRank, "node-rank", -1, "number of this node, from 0; keeps ranks stable (default unknown, or Slurm's)")
 	s.StringSliceVar(&f.join, "join", nil, "HOST:PORT of the first node's gossip port; more, by commas, survive its loss (default SPLORA_SEEDS)")
@@ -77,7 +82,10 @@ func (f *flags) register(cmd *cobra.Command) {
 	s.IntVar(&f.restarts, "max-restarts", 0, "start again so many times after a failure, from the last checkpoint")
 	s.DurationVar(&f.grace, "grace", 30*time.Second, "time from SIGTERM to SIGKILL for the other ranks when one failed")
 	s.IntVar(&f.threads, "threads-per-rank", 0, "GOMAXPROCS of each rank (default: its share of the cores)")
-	s.StringVar(&f.affinity, "affinity", "cores", "cores = split the node's cores among the ranks; none = do not bind")
+	s.StringVar(&f.affinity, "affinity", "cores", "cores = split the node's cores among the ranks, near their GPUs; none = do not bind")
+	s.StringVar(&f.gpus, "gpus", "auto", "auto = each rank gets a GPU where there are any (CUDA_VISIBLE_DEVICES chooses); none = leave them alone")
+	s.IntVar(&f.toleranceMiB, "gpu-tolerance-mib", 512, "memory that other programs may hold on a rank's GPU, in MiB")
+	s.DurationVar(&f.health, "health-every", time.Minute, "time between two looks at the GPUs' health; -v shows each, a slowed-down GPU is always told")
 	s.StringVar(&f.logDir, "log-dir", "", "also write attempt-K/rank-N.{out,err} and exit-report.json here")
 	s.StringVar(&f.stdout, "stdout", "rank0", "rank0 = show rank 0's standard output as it is; all = show all ranks'")
 	s.BoolVar(&f.prefix, "prefix", true, "begin each log line with its rank: [0]")
@@ -85,6 +93,7 @@ func (f *flags) register(cmd *cobra.Command) {
 	s.BoolVarP(&f.verbose, "verbose", "v", false, "log starts, ends and signals of ranks")
 	complete(cmd, "nproc-per-node", "gpu", "cpu")
 	complete(cmd, "affinity", "cores", "none")
+	complete(cmd, "gpus", "auto", "none")
 	complete(cmd, "stdout", "rank0", "all")
 }
 
@@ -99,7 +108,7 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 func (f *flags) config(cmd *cobra.Command, args []string) (launch.Config, error) {
 	c := launch.Config{
 		NodeRank: f.nodeRank, Bind: f.bind, GossipPort: f.gossipPort, Job: f.job, Args: args,
-		MaxRestarts: f.restarts, Grace: f.grace, Threads: f.threads, LogDir: f.logDir, PrefixLogs: f.prefix, Alone: true,
+		MaxRestarts: f.restarts, Grace: f.grace, Threads: f.threads, LogDir: f.logDir, PrefixLogs: f.prefix, Alone: true, Env: f.environ,
 	}
 	if len(args) == 0 {
 		return c, errors.New("nothing to run: splora-launch [flags] -- train [flags of splora train]")
@@ -107,7 +116,13 @@ func (f *flags) config(cmd *cobra.Command, args []string) (launch.Config, error)
 	if c.Job == "" {
 		c.Job = f.getenv("SPLORA_JOB")
 	}
-	err := errors.Join(f.words(&c), f.ranks(&c), f.key(&c))
+	err := errors.Join(f.words(&c), f.nodes(&c), f.key(&c))
+	if err == nil {
+		err = f.openGPUs(&c, args)
+	}
+	if err == nil {
+		err = f.ranks(&c)
+	}
 	if err == nil {
 		err = f.place(&c, cmd.Flags().Changed("join"))
 	}
@@ -137,15 +152,19 @@ func (f *flags) words(c *launch.Config) error {
 	return nil
 }
 
-func (f *flags) ranks(c *launch.Config) (err error) {
+func (f *flags) nodes(c *launch.Config) (err error) {
 	if f.nnodes != "" {
 		if c.MinNodes, c.MaxNodes, err = launch.ParseSpan(f.nnodes); err != nil {
 			return fmt.Errorf("--nnodes %w", err)
 		}
 	}
+	return nil
+}
+
+func (f *flags) ranks(c *launch.Config) (err error) {
 	switch f.nproc {
 	case "gpu":
-		c.NProc, err = gpus(f.getenv, os.DirFS("/"))
+		c.NProc, err = usable(c)
 	case "cpu":
 		c.NProc = launch.NUMANodes()
 	default:

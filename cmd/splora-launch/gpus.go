@@ -2,30 +2,78 @@ package main
 
 import (
 	"errors"
-	"io/fs"
+	"fmt"
 	"strings"
+
+	"github.com/splora/splora/launch"
 )
 
-// gpus counts the GPUs that a rank can see: those that CUDA_VISIBLE_DEVICES lists, up to the first invalid
-// entry as CUDA reads it, or else those of the NVIDIA driver. root is the file system.
-func gpus(getenv func(string) string, root fs.FS) (int, error) {
-	n := 0
-	if list := getenv("CUDA_VISIBLE_DEVICES"); list != "" {
-		for e := range strings.SplitSeq(list, ",") {
-			if e = strings.TrimSpace(e); e == "" || strings.HasPrefix(e, "-") || e == "NoDevFiles" {
-				break
-			}
-			n++
-		}
-		if n == 0 {
-			return 0, errors.New("--nproc-per-node gpu: CUDA_VISIBLE_DEVICES hides all GPUs")
-		}
-		return n, nil
+// openGPUs asks for the NVIDIA driver where the ranks may want one: nil without an error where there is none.
+func (f *flags) openGPUs(c *launch.Config, args []string) error {
+	switch f.gpus {
+	case "auto", "none":
+	default:
+		return fmt.Errorf("--gpus %q is neither auto nor none", f.gpus)
 	}
-	for _, pattern := range []string{"proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*"} {
-		if found, _ := fs.Glob(root, pattern); len(found) > 0 {
-			return len(found), nil
+	if f.toleranceMiB < 0 || f.health <= 0 {
+		return errors.New("--gpu-tolerance-mib and --health-every must be positive")
+	}
+	c.GPUTolerance, c.HealthEvery = int64(f.toleranceMiB)<<20, f.health
+	if f.gpus == "none" || device(args) == "cpu" {
+		if f.nproc == "gpu" {
+			return errors.New("--nproc-per-node gpu: the ranks are told to use no GPU, by --gpus none or --device cpu: give a number, or cpu")
+		}
+		return nil
+	}
+	g, err := f.open()
+	if err == nil {
+		err = f.found(c, g)
+	}
+	none := errors.Is(err, launch.ErrNotBuilt) || errors.Is(err, launch.ErrNoDriver) || errors.Is(err, errNoGPU)
+	switch {
+	case err != nil && f.nproc == "gpu":
+		return fmt.Errorf("--nproc-per-node gpu: %s; or give a number, or cpu", strings.TrimPrefix(err.Error(), "launch: "))
+	case none:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s; or give --gpus none if the ranks need no GPU", strings.TrimPrefix(err.Error(), "launch: "))
+	}
+	return nil
+}
+
+var errNoGPU = errors.New("the NVIDIA driver has no GPU")
+
+// found keeps the driver if it has GPUs, and else closes it.
+func (f *flags) found(c *launch.Config, g launch.GPUs) error {
+	all, err := g.List()
+	if err == nil && len(all) == 0 {
+		err = errNoGPU
+	}
+	if err != nil {
+		return errors.Join(err, g.Close())
+	}
+	c.GPUs = g
+	return nil
+}
+
+// usable is what --nproc-per-node gpu stands for.
+func usable(c *launch.Config) (int, error) {
+	n, err := launch.Survey{Env: c.Env, Tolerance: c.GPUTolerance, Job: c.Job}.Usable(c.GPUs)
+	if err != nil {
+		return 0, fmt.Errorf("--nproc-per-node gpu: %s", strings.TrimPrefix(err.Error(), "launch: "))
+	}
+	return n, nil
+}
+
+// device is the --device of splora train.
+func device(args []string) string {
+	for i, a := range args {
+		if v, ok := strings.CutPrefix(a, "--device="); ok {
+			return v
+		}
+		if a == "--device" && i+1 < len(args) {
+			return args[i+1]
 		}
 	}
-	return 0, errors.New("--nproc-per-node gpu: this node has no NVIDIA GPU: give a number, or cpu")
+	return ""
 }

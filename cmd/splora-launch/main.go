@@ -18,14 +18,14 @@ import (
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	f := flags{getenv: os.Getenv, environ: os.Environ(), open: launch.OpenGPUs}
+	os.Exit(run(context.Background(), os.Args[1:], f, os.Stdout, os.Stderr))
 }
 
 // run is main without the process around it; it gives the exit code.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, f flags, stdout, stderr io.Writer) int {
 	code := launch.ExitUsage // until the ranks are started every error is one of usage
 	reason := ""
-	f := flags{getenv: getenv}
 	cmd := &cobra.Command{
 		Use:               "splora-launch [flags] -- train [flags of splora train]",
 		Short:             "Start the ranks of splora train on this node, watch them, restart them",
@@ -37,6 +37,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		DisableAutoGenTag: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.config(cmd, args)
+			if c.GPUs != nil {
+				defer c.GPUs.Close()
+			}
 			if err != nil {
 				return err
 			}
