@@ -31,17 +31,6 @@ type Config struct {
 	Blocking bool
 }
 
-// Usage is device memory, in bytes.
-type Usage struct {
-	Total, Free int
-	// Others is what was in use before the arena: this process's context with the kernels, and other processes.
-	Others int
-	// Arena is what was allocated, Used what of it has been given out; cuBLAS's workspace and the backend's scratch are in both.
-	Arena, Used int
-	// Library is what starting cuBLAS took beside its workspace.
-	Library int
-}
-
 // Time is the device time of one operation.
 type Time struct {
 	Op      string

@@ -32,7 +32,10 @@ type Backend struct {
 	err     error // the first failure
 }
 
-var _ compute.Backend = (*Backend)(nil)
+var (
+	_ compute.Backend = (*Backend)(nil)
+	_ compute.Planned = (*Backend)(nil)
+)
 
 // Open starts the backend on a GPU: context, kernels, cuBLAS. The calling goroutine is locked to its thread until Close.
 func Open(c Config) (b *Backend, err error) {
@@ -105,11 +108,12 @@ func (b *Backend) start(d cu.Device) (err error) {
 	if err != nil {
 		return err
 	}
-	b.mem = arena{q: b.q, others: total - free}
+	b.mem = arena{q: b.q, before: total - free}
 	if err := b.startBLAS(); err != nil {
 		return err
 	}
 	b.scratch = newScratch(b)
+	b.mem.own = b.mem.used
 	b.name, err = b.describe(d, total)
 	return errors.Join(err, b.err)
 }

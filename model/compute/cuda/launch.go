@@ -72,8 +72,10 @@ func (b *Backend) kernel(module string, key kernelKey, shared int) (*kernel, err
 	return k, b.q.Share(k.f, shared)
 }
 
-func op1(op string, t tensor.Tensor) kernelKey    { return kernelKey{op: op, types: 1, t: t.DType} }
-func op2(op string, t, s tensor.Tensor) kernelKey { return kernelKey{op: op, types: 2, t: t.DType, s: s.DType} }
+func op1(op string, t tensor.Tensor) kernelKey { return kernelKey{op: op, types: 1, t: t.DType} }
+func op2(op string, t, s tensor.Tensor) kernelKey {
+	return kernelKey{op: op, types: 2, t: t.DType, s: s.DType}
+}
 
 // sweep queues an elementwise kernel over n elements.
 func (b *Backend) sweep(module string, k kernelKey, n int, args ...uint64) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/compute/cuda/internal/driver"
 	"github.com/splora/splora/model/tensor"
 )
@@ -23,8 +24,9 @@ type arena struct {
 	at, end uintptr // what is free of the last chunk
 	all     int     // in chunks
 	used    int
-	others  int
-	library int
+	before  int // in use when the backend had started
+	library int // what cuBLAS took
+	own     int // given out to the backend itself
 	sealed  bool
 }
 
@@ -74,18 +76,14 @@ func (b *Backend) Alloc(n int) tensor.Mem {
 // Seal ends the time of allocations: from here on Alloc is a bug.
 func (b *Backend) Seal() { b.mem.sealed = true }
 
-// Room is how many bytes could still be planned on the device.
-func (b *Backend) Room() int {
-	free, _, err := b.q.Memory()
-	b.fail("cuMemGetInfo", err)
-	return free + int(b.mem.end-b.mem.at)
-}
+// Align is the size that every piece of Alloc is rounded up to a multiple of.
+func (b *Backend) Align() int { return align }
 
 // Usage is the device's memory as it stands.
-func (b *Backend) Usage() (Usage, error) {
+func (b *Backend) Usage() (compute.Usage, error) {
 	free, total, err := b.q.Memory()
 	m := &b.mem
-	return Usage{Total: total, Free: free, Others: m.others, Arena: m.all, Used: m.used, Library: m.library}, err
+	return compute.Usage{Total: total, Free: free, Before: m.before, Library: m.library, Own: m.own, Arena: m.all, Used: m.used}, err
 }
 
 func (m *arena) close() (err error) {

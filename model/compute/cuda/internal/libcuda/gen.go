@@ -23,10 +23,10 @@ func main() {
 	}
 	names := strings.Fields(string(text))
 	for file, content := range map[string]string{
-		"names.h":            table(names),
+		"names.h":             table(names),
 		"tramp_linux_amd64.S": jumps(names, "amd64", "\tjmp *splora_cu_tab+%d(%%rip)\n"),
 		"tramp_linux_arm64.S": jumps(names, "arm64", "\tadrp x16, splora_cu_tab\n\tadd x16, x16, :lo12:splora_cu_tab\n\tldr x16, [x16, #%d]\n\tbr x16\n"),
-		"stub/libcuda.a":     "!<arch>\n",
+		"stub/libcuda.a":      "!<arch>\n",
 	} {
 		path := filepath.Join(*out, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
