@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/tensor"
 )
 
@@ -56,7 +55,7 @@ func measure(b *testing.B, threads int, flops float64, f func()) {
 // BenchmarkPeak is what one core's FMA units can do.
 func BenchmarkPeak(b *testing.B) {
 	for _, isa := range ISAs()[:len(ISAs())-1] {
-		k := simd.For(isa)
+		k := kernels(isa)
 		b.Run(isa, func(b *testing.B) {
 			measure(b, 1, 1e6*12*2*float64(k.Lanes), func() { k.Peak(1000_000) })
 		})
@@ -97,7 +96,7 @@ func benchGemm(b *testing.B, name, isa string, threads int, s [3]int, dt tensor.
 // BenchmarkTile is one micro-kernel call with its panels in the first cache.
 func BenchmarkTile(b *testing.B) {
 	for _, isa := range ISAs()[:len(ISAs())-1] {
-		k := simd.For(isa)
+		k := kernels(isa)
 		for _, kc := range []int{32, 128, 256} {
 			b.Run(fmt.Sprintf("%s/%d", isa, kc), func(b *testing.B) {
 				x, y, c := random(tensor.F32, kc, k.MR).Float32(), random(tensor.F32, kc, k.NR).Float32(), make([]float32, 4096)

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/compute/cpu/internal/amx"
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/tensor"
 )
@@ -21,13 +22,14 @@ import (
 type Config struct {
 	// Threads is the number of threads; 0 means runtime.GOMAXPROCS(0).
 	Threads int
-	// ISA is "go", "avx2" or "avx512"; "" means the best that this machine has. ISAs lists them.
+	// ISA is "go", "avx2", "avx512" or "amx" (avx512, and tiles for products); "" means the best that this machine has. ISAs lists them.
 	ISA string
 }
 
 // Backend computes on the host. One goroutine owns it.
 type Backend struct {
 	kern  *simd.Kernels
+	unit  unit
 	pool  *pool
 	tasks tasks
 	gemm  gemmBuffers
@@ -45,6 +47,8 @@ type tasks struct {
 	pack     packTask
 	tiles    tileTask
 	round    roundTask
+	unitPack unitPackTask
+	unit     unitTask
 	dots     dotTask
 	merge    mergeTask
 	mask     maskTask
@@ -85,12 +89,15 @@ func New(c Config) *Backend {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
 	k := kernels(c.ISA)
-	return &Backend{kern: k, pool: newPool(c.Threads, looksOf(c.Threads), vec{k})}
+	return &Backend{kern: k, unit: unitFor(k.Name), pool: newPool(c.Threads, looksOf(c.Threads), vec{k})}
 }
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.
 func ISAs() []string {
 	var have []string
+	if simd.For("avx512") != nil && amx.Tiles() != nil {
+		have = append(have, "amx")
+	}
 	for _, name := range simd.Names() {
 		if simd.For(name) != nil {
 			have = append(have, name)
@@ -106,10 +113,15 @@ func kernels(isa string) *simd.Kernels {
 	if isa == "go" {
 		return loops()
 	}
-	k := simd.For(isa)
+	vectors := isa
+	if isa == "amx" && amx.Tiles() != nil {
+		vectors = "avx512"
+	}
+	k := simd.For(vectors)
 	if k == nil {
 		panic(fmt.Sprintf("cpu: instruction set %q, this machine has %v", isa, ISAs()))
 	}
+	k.Name = isa
 	return k
 }
 

@@ -19,7 +19,10 @@ const (
 )
 
 // gemmBuffers are the packed operands; they grow to what the largest product needs and stay.
-type gemmBuffers struct{ a, b, c []float32 }
+type gemmBuffers struct {
+	a, b, c       []float32
+	fixed, moving []uint16 // of a unit for bfloat16
+}
 
 // side is op(a) or op(b)ᵀ: rows × k elements, packed in panels of `width` rows.
 type side struct {
@@ -42,6 +45,10 @@ func (s side) inner() int {
 func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
 	m, n, k := gemmShape(dst, am, ta, bm, tb)
 	if m == 0 || n == 0 {
+		return
+	}
+	if k > 0 && m > fewRows && b.unit.multiplies(partsOf(am.DType), partsOf(bm.DType)) {
+		b.unitGemm(dst, alpha, am, ta, bm, tb, beta)
 		return
 	}
 	if dst.DType == tensor.BF16 {

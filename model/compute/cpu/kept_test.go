@@ -51,7 +51,7 @@ func TestEveryWidthOfTheKernelsOverKeptWeightsIsItsLoop(t *testing.T) {
 			continue
 		}
 		r := rand.New(rand.NewPCG(3, 9))
-		k := simd.For(isa).Kept
+		k := kernels(isa).Kept
 		all, rows, kept := words(r)
 		values := normals(r, kept)
 		for i, walk := range k.Walk {

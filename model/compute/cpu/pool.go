@@ -24,6 +24,7 @@ type worker struct {
 	at     []uint32           // where the values of a packed matrix go
 	spans  []span             // of keys
 	ones   [chunk / 64]uint64 // the mask of a dense row
+	unit   unitScratch
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.

@@ -1,0 +1,283 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/splora/splora/model/compute/cpu/internal/amx"
+	"github.com/splora/splora/model/tensor"
+)
+
+// Products on a unit for bfloat16: tiles (amx), or pairs in vector registers (avx512 where it has them). One side is packed beforehand,
+// the other panel by panel by the thread that multiplies it: a panel then goes from memory to the first cache once, and is not written
+// back. Sums run in k, block by block, in blocks that stay in the second cache, and dst is written once, rounded there and only there.
+//
+// A float32 has three parts, and a product of two of them is as accurate as float32 multiply-adds (see package amx), but for numbers
+// below 2⁻¹⁰⁸, and it does not tell Inf from NaN.
+const (
+	unitK      = 512 // inner elements of a block
+	unitK3     = 256 // with float32
+	unitPanels = 16  // panels of a block of the side packed beforehand, and the most of the other side
+)
+
+// unit is what multiplies bfloat16; without Kernels there is none.
+type unit struct {
+	*amx.Kernels
+	amx.Packing
+}
+
+// unitScratch is a worker's: the panel that it packed, the sums that stand, and the arguments of the kernel.
+type unitScratch struct {
+	panel  []uint16
+	blocks []float32
+	strip  amx.Strip
+}
+
+// unitFor is the unit of an instruction set.
+func unitFor(isa string) unit {
+	switch isa {
+	case "amx":
+		return unit{amx.Tiles(), amx.Pack()}
+	case "avx512":
+		return unit{amx.Pairs(), amx.Pack()}
+	}
+	return unit{}
+}
+
+// multiplies reports whether the unit has products of operands of so many parts.
+func (u unit) multiplies(pa, pb int) bool { return u.Kernels != nil && u.Strip[pa/2][pb/2][0] != nil }
+
+// partsOf is the number of bfloat16 that make an element.
+func partsOf(dt tensor.DType) int {
+	if dt == tensor.BF16 {
+		return 1
+	}
+	return 3
+}
+
+// unitSide is op(a) or op(b)ᵀ, rows × k elements, in panels of 32 rows.
+type unitSide struct {
+	side
+	parts  int
+	pairs  bool     // laid out as op(b)
+	packed []uint16 // beforehand; block of k by block, in it panel by panel
+}
+
+func (s *unitSide) panels() int { return (s.rows + amx.Rows - 1) / amx.Rows }
+
+// rowsAt is the number of rows of panel p.
+func (s *unitSide) rowsAt(p int) int { return min(amx.Rows, s.rows-p*amx.Rows) }
+
+// size is the length of a panel of kc elements.
+func (s *unitSide) size(kc int) int { return steps(kc) * s.parts * amx.Part / 2 }
+
+func steps(kc int) int { return (kc + amx.Rows - 1) / amx.Rows }
+
+// at is where panel p of the block that begins at k0, a multiple of whole steps, is packed.
+func (s *unitSide) at(p, k0, kc int) []uint16 {
+	n := s.size(kc)
+	return s.packed[k0/amx.Rows*s.parts*amx.Part/2*s.panels()+p*n:][:n]
+}
+
+// pack sets dst to panel p of elements [k0, k0+kc).
+func (s *unitSide) pack(u *amx.Packing, dst []uint16, p, k0, kc int) {
+	if s.t.DType == tensor.F16 || !s.fast(u, dst, p, k0, kc) {
+		s.careful(dst, p, k0, kc)
+		return
+	}
+	if s.along != s.pairs {
+		u.Turn(unsafe.Pointer(&dst[0]), 2*s.parts*steps(kc))
+	}
+}
+
+// fast packs by the kernels, as rows or along; false if a part is not finite.
+func (s *unitSide) fast(u *amx.Packing, dst []uint16, p, k0, kc int) bool {
+	d, size, rows := unsafe.Pointer(&dst[0]), s.t.DType.Size(), s.rowsAt(p)
+	first := p*amx.Rows*s.t.Cols + k0
+	if s.along {
+		first = k0*s.t.Cols + p*amx.Rows
+	}
+	src, stride := element(s.t, first), s.t.Cols*size
+	switch {
+	case s.parts == 1 && s.along:
+		u.Along16(d, src, stride, rows, kc)
+	case s.parts == 1:
+		u.Rows16(d, src, stride, rows, kc)
+	case s.along:
+		return u.Along32(d, src, stride, rows, kc) == 0
+	default:
+		return u.Rows32(d, src, stride, rows, kc) == 0
+	}
+	return true
+}
+
+// careful packs element by element.
+func (s *unitSide) careful(dst []uint16, p, k0, kc int) {
+	var x [1]float32
+	clear(dst)
+	for r := range s.rowsAt(p) {
+		for k := range kc {
+			at := (p*amx.Rows+r)*s.t.Cols + k0 + k
+			if s.along {
+				at = (k0+k)*s.t.Cols + p*amx.Rows + r
+			}
+			widen(x[:], elements(s.t, at, 1), 0)
+			for part, v := range amx.Split(x[0]) {
+				dst[amx.Index(r, k, part, s.parts, s.pairs)] = v
+			}
+		}
+	}
+}
+
+// unitPackTask packs a side beforehand; an item is one panel of one block of k.
+type unitPackTask struct {
+	u     *unit
+	s     *unitSide
+	k, kc int
+}
+
+func (t *unitPackTask) do(_ *worker, i, j int) {
+	for ; i < j; i++ {
+		p, k0 := i%t.s.panels(), i/t.s.panels()*t.kc
+		kc := min(t.kc, t.k-k0)
+		t.s.pack(&t.u.Packing, t.s.at(p, k0, kc), p, k0, kc)
+	}
+}
+
+// packBefore packs s into *buf.
+func (b *Backend) packBefore(s *unitSide, buf *[]uint16, k, kc int) {
+	*buf = aligned(*buf, s.size(k)*s.panels())
+	s.packed = *buf
+	b.tasks.unitPack = unitPackTask{&b.unit, s, k, kc}
+	b.pool.run(&b.tasks.unitPack, s.panels()*((k+kc-1)/kc), 1+1<<16/(amx.Rows*min(k, kc)*s.parts))
+}
+
+// aligned is buf with room for n elements from a multiple of 64 bytes on; its content is lost when it grows.
+func aligned[E any](buf []E, n int) []E {
+	if cap(buf) >= n {
+		return buf[:n]
+	}
+	var e E
+	pad := 64 / int(unsafe.Sizeof(e))
+	raw := make([]E, n+pad)
+	skip := int(-uintptr(unsafe.Pointer(&raw[0]))&63) / int(unsafe.Sizeof(e))
+	return raw[skip : skip+n : skip+n]
+}
+
+// unitTask multiplies the panels of moving, which a worker packs if they are not, with all of a block of fixed. A piece is a block of fixed
+// and a group of moving panels.
+type unitTask struct {
+	u             *unit
+	dst           tensor.Tensor
+	alpha, beta   float32
+	fixed, moving unitSide
+	k, kc, group  int
+}
+
+func (t *unitTask) groups() int { return (t.moving.panels() + t.group - 1) / t.group }
+
+func (t *unitTask) pieces() int {
+	return t.groups() * ((t.fixed.panels() + unitPanels - 1) / unitPanels)
+}
+
+func (t *unitTask) do(w *worker, i, j int) {
+	for ; i < j; i++ {
+		f, m := i/t.groups()*unitPanels, i%t.groups()*t.group
+		t.piece(w, f, min(f+unitPanels, t.fixed.panels()), m, min(m+t.group, t.moving.panels()))
+	}
+}
+
+// piece computes fixed panels [f0, f1) by moving panels [m0, m1). Where k has several blocks, the sums of all of them stand at a time.
+func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
+	rows := f1 - f0
+	if t.k > t.kc {
+		rows *= m1 - m0
+	}
+	w.unit.blocks = aligned(w.unit.blocks, rows*amx.Block)
+	for k0 := 0; k0 < t.k; k0 += t.kc {
+		kc := min(t.kc, t.k-k0)
+		for m := m0; m < m1; m++ {
+			c := w.unit.blocks[:(f1-f0)*amx.Block]
+			if t.k > t.kc {
+				c = w.unit.blocks[(m-m0)*(f1-f0)*amx.Block:][:len(c)]
+			}
+			t.multiply(w, c, t.panel(w, m, k0, kc), f0, f1, m, k0, kc)
+			if k0+kc == t.k {
+				t.store(c, f0, f1, m)
+			}
+		}
+	}
+}
+
+// panel is moving panel m, packed.
+func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
+	if t.moving.packed != nil {
+		return t.moving.at(m, k0, kc)
+	}
+	w.unit.panel = aligned(w.unit.panel, t.moving.size(kc))
+	t.moving.pack(&t.u.Packing, w.unit.panel, m, k0, kc)
+	return w.unit.panel
+}
+
+// multiply adds to the blocks c, or sets them with k0 = 0, the products of panel, which is moving panel m, and fixed panels [f0, f1).
+func (t *unitTask) multiply(w *worker, c []float32, panel []uint16, f0, f1, m, k0, kc int) {
+	last := f1
+	if t.fixed.rowsAt(f1-1) <= amx.Rows/2 {
+		last--
+	}
+	t.strips(w, c, panel, f0, last, m, k0, kc, 2)
+	t.strips(w, c[(last-f0)*amx.Block:], panel, last, f1, m, k0, kc, 1)
+}
+
+// strips is multiply for panels of which the first halves halves are used.
+func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0, kc, halves int) {
+	if f0 == f1 {
+		return
+	}
+	fixed, step := unsafe.Pointer(&t.fixed.at(f0, k0, kc)[0]), 2*t.fixed.size(kc)
+	s := &w.unit.strip
+	*s = amx.Strip{N: f1 - f0, K: steps(kc), C: unsafe.Pointer(&c[0]), Add: k0}
+	pa, pb, ha, hb := t.fixed.parts, t.moving.parts, halves, (t.moving.rowsAt(m)+amx.Rows/2-1)/(amx.Rows/2)
+	if t.fixed.pairs {
+		pa, pb, ha, hb = pb, pa, hb, ha
+		s.A, s.B, s.BStep = unsafe.Pointer(&panel[0]), fixed, step
+	} else {
+		s.A, s.AStep, s.B = fixed, step, unsafe.Pointer(&panel[0])
+	}
+	t.u.Strip[pa/2][pb/2][hb-1+2*(ha-1)](s)
+}
+
+// store writes the blocks of fixed panels [f0, f1) by moving panel m to dst.
+func (t *unitTask) store(c []float32, f0, f1, m int) {
+	put := t.u.Store32
+	if t.dst.DType == tensor.BF16 {
+		put = t.u.Store16
+	}
+	for f := f0; f < f1; f++ {
+		i, j, rows, cols := f, m, t.fixed.rowsAt(f), t.moving.rowsAt(m)
+		if t.fixed.pairs {
+			i, j, rows, cols = m, f, cols, rows
+		}
+		dst := element(t.dst, i*amx.Rows*t.dst.Cols+j*amx.Rows)
+		put(dst, t.dst.Cols*t.dst.DType.Size(), unsafe.Pointer(&c[(f-f0)*amx.Block]), rows, cols, t.alpha, t.beta)
+	}
+}
+
+// unitGemm sets dst = α·op(a)·op(b) + β·dst. The side with fewer rows is packed beforehand, the other, too, if it meets several blocks.
+func (b *Backend) unitGemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
+	left := unitSide{side: side{t: am, along: ta, rows: dst.Rows}, parts: partsOf(am.DType)}
+	right := unitSide{side: side{t: bm, along: !tb, rows: dst.Cols}, parts: partsOf(bm.DType), pairs: true}
+	t := &b.tasks.unit
+	*t = unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK}
+	if left.parts+right.parts > 2 {
+		t.kc = unitK3
+	}
+	if right.rows < left.rows {
+		t.fixed, t.moving = right, left
+	}
+	b.packBefore(&t.fixed, &b.gemm.fixed, t.k, t.kc)
+	if t.fixed.panels() > unitPanels {
+		b.packBefore(&t.moving, &b.gemm.moving, t.k, t.kc)
+	}
+	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))
+	b.pool.run(t, t.pieces(), 1)
+}

@@ -1,0 +1,12 @@
+//go:build !amd64
+
+package amx
+
+// Pairs, Tiles and Pack have kernels for amd64 only.
+func Pairs() *Kernels { return nil }
+
+// Tiles gives nil.
+func Tiles() *Kernels { return nil }
+
+// Pack gives nothing.
+func Pack() Packing { return Packing{} }

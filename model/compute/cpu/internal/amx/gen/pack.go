@@ -1,0 +1,406 @@
+package main
+
+import "fmt"
+
+// Constants in registers while packing: half a unit of bfloat16, and what it keeps of a float32.
+const (
+	roundZ = 29
+	keepZ  = 30
+	oddZ   = 31 // NaN once a part was not finite
+)
+
+func pack(a *asm) {
+	rows16(a)
+	rows32(a)
+	along16(a)
+	along32(a)
+	turn(a)
+	for _, half := range []bool{false, true} {
+		store(a, half)
+	}
+}
+
+// constants sets the registers that split needs.
+func constants(a *asm) {
+	a.f("MOVL $0x8000, AX")
+	a.f("VPBROADCASTD AX, Z%d", roundZ)
+	a.f("MOVL $0xffff0000, AX")
+	a.f("VPBROADCASTD AX, Z%d", keepZ)
+	a.f("VPXORD Z%d, Z%d, Z%d", oddZ, oddZ, oddZ)
+	a.f("VPXORD Z28, Z28, Z28")
+}
+
+// split turns Z(x) into its three parts: the nearest bfloat16, that of the remainder, and the rest, which has no more than 8 bits.
+// Subtractions are exact. Part p is in Z(part(x, p)); Z(x) to Z(x+2) are used.
+func split(a *asm, x int) {
+	for i := 1; i <= 2; i++ {
+		a.f("VPADDD Z%d, Z%d, Z%d", roundZ, x, x+i)
+		a.f("VPANDD Z%d, Z%d, Z%d", keepZ, x+i, x+i)
+		a.f("VSUBPS Z%d, Z%d, Z%d", x+i, x, x)
+	}
+	a.f("VFMADD231PS Z28, Z%d, Z%d", x, oddZ)
+}
+
+func part(x, p int) int { return x + (p+1)%3 }
+
+// odd returns 1 in AX if a part was not finite.
+func odd(a *asm, result int) {
+	a.f("VCMPPS $3, Z%d, Z%d, K1", oddZ, oddZ)
+	a.f("XORL AX, AX")
+	a.f("KORTESTW K1, K1")
+	a.f("SETNE AX")
+	a.f("MOVQ AX, ret+%d(FP)", result)
+}
+
+// lowMask sets K(k) to the lowest bits, as many as the register says, 0 to bits; it uses R9.
+func lowMask(a *asm, reg string, k int) {
+	a.f("MOVQ $-1, R9")
+	a.f("BZHIQ %s, R9, R9", reg)
+	a.f("KMOVD R9, K%d", k)
+}
+
+// rows16 writes
+//
+//	func rows16(dst, src unsafe.Pointer, stride, rows, k int)
+//
+// Row r of a panel from src + r·stride bytes: k bfloat16 each.
+func rows16(a *asm) {
+	a.text("rows16", 40)
+	a.f("MOVQ dst+0(FP), R12")
+	a.f("MOVQ src+8(FP), R13")
+	a.f("MOVQ rows+24(FP), CX")
+	a.f("MOVQ k+32(FP), DX")
+	a.f("MOVQ DX, R10")
+	a.f("SHRQ $5, R10")
+	a.f("ANDQ $31, DX")
+	lowMask(a, "DX", 1)
+	a.label("row")
+	a.f("MOVQ R12, DI")
+	a.f("MOVQ R13, SI")
+	a.f("MOVQ R10, R11")
+	a.f("TESTQ R11, R11")
+	a.f("JZ tail")
+	a.label("step")
+	a.f("VMOVDQU16 (SI), Z0")
+	a.f("VMOVDQU16 Z0, (DI)")
+	a.f("ADDQ $64, SI")
+	a.f("ADDQ $%d, DI", 2*tile)
+	a.f("DECQ R11")
+	a.f("JNZ step")
+	a.label("tail")
+	a.f("TESTQ DX, DX")
+	a.f("JZ next")
+	a.f("VMOVDQU16.Z (SI), K1, Z0")
+	a.f("VMOVDQU16 Z0, (DI)")
+	a.label("next")
+	a.f("ADDQ $64, R12")
+	a.f("ADDQ stride+16(FP), R13")
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	a.ret()
+}
+
+// rows32 writes
+//
+//	func rows32(dst, src unsafe.Pointer, stride, rows, k int) int
+//
+// rows16 of float32, in three parts; 1 if one of them is not finite.
+func rows32(a *asm) {
+	a.text("rows32", 48)
+	a.f("MOVQ dst+0(FP), R12")
+	a.f("MOVQ src+8(FP), R13")
+	a.f("MOVQ rows+24(FP), CX")
+	a.f("MOVQ k+32(FP), DX")
+	a.f("MOVQ DX, R10")
+	a.f("SHRQ $5, R10")
+	a.f("ANDQ $31, DX")
+	lowMask(a, "DX", 1)
+	a.f("KSHIFTRD $16, K1, K2")
+	constants(a)
+	a.f("VMOVDQU64 lanes<>(SB), Z26")
+	a.label("row")
+	a.f("MOVQ R12, DI")
+	a.f("MOVQ R13, SI")
+	a.f("MOVQ R10, R11")
+	a.f("TESTQ R11, R11")
+	a.f("JZ tail")
+	a.label("step")
+	a.f("VMOVUPS (SI), Z0")
+	a.f("VMOVUPS 64(SI), Z4")
+	storeRows32(a)
+	a.f("ADDQ $128, SI")
+	a.f("ADDQ $%d, DI", 6*tile)
+	a.f("DECQ R11")
+	a.f("JNZ step")
+	a.label("tail")
+	a.f("TESTQ DX, DX")
+	a.f("JZ next")
+	a.f("VMOVUPS.Z (SI), K1, Z0")
+	a.f("VMOVUPS.Z 64(SI), K2, Z4")
+	storeRows32(a)
+	a.label("next")
+	a.f("ADDQ $64, R12")
+	a.f("ADDQ stride+16(FP), R13")
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	odd(a, 40)
+	a.ret()
+}
+
+// storeRows32 stores the parts of Z0 and Z4, 32 numbers of a row.
+func storeRows32(a *asm) {
+	split(a, 0)
+	split(a, 4)
+	for p := range 3 {
+		x, y := part(0, p), part(4, p)
+		a.f("VPSRLD $16, Z%d, Z%d", x, x)
+		a.f("VPSRLD $16, Z%d, Z%d", y, y)
+		a.f("VPACKUSDW Z%d, Z%d, Z%d", y, x, x)
+		a.f("VPERMQ Z%d, Z26, Z%d", x, x)
+		a.f("VMOVDQU64 Z%d, %d(DI)", x, 2*tile*p)
+	}
+}
+
+// along16 writes
+//
+//	func along16(dst, src unsafe.Pointer, stride, rows, k int)
+//
+// The panel, laid out in pairs, from src + k·stride bytes: rows bfloat16 each.
+func along16(a *asm) {
+	a.text("along16", 40)
+	a.f("MOVQ dst+0(FP), DI")
+	a.f("MOVQ src+8(FP), SI")
+	a.f("MOVQ stride+16(FP), R8")
+	a.f("MOVQ rows+24(FP), CX")
+	lowMask(a, "CX", 1)
+	alongLoop(a, 2*tile, func(rows int) {
+		if rows < 2 {
+			a.f("VPXORD Z1, Z1, Z1")
+		}
+		for i := range rows {
+			a.f("VMOVDQU16.Z (SI), K1, Z%d", i)
+			a.f("ADDQ R8, SI")
+		}
+		for i := range 2 {
+			a.f("VPERMQ Z%d, Z26, Z%d", i, i)
+		}
+		a.f("VPUNPCKLWD Z1, Z0, Z2")
+		a.f("VPUNPCKHWD Z1, Z0, Z3")
+	}, 1)
+	a.ret()
+}
+
+// along32 writes
+//
+//	func along32(dst, src unsafe.Pointer, stride, rows, k int) int
+//
+// along16 of float32, in three parts; 1 if one of them is not finite.
+func along32(a *asm) {
+	a.text("along32", 48)
+	a.f("MOVQ dst+0(FP), DI")
+	a.f("MOVQ src+8(FP), SI")
+	a.f("MOVQ stride+16(FP), R8")
+	a.f("MOVQ rows+24(FP), CX")
+	lowMask(a, "CX", 1)
+	a.f("KSHIFTRD $16, K1, K2")
+	constants(a)
+	alongLoop(a, 6*tile, func(rows int) {
+		for i := range rows {
+			for h := range 2 {
+				a.f("VMOVUPS.Z %d(SI), K%d, Z%d", 64*h, 1+h, 4+4*(2*i+h))
+				split(a, 4+4*(2*i+h))
+			}
+			a.f("ADDQ R8, SI")
+		}
+		for p := range 3 {
+			for h := range 2 {
+				x, y := part(4+4*h, p), part(12+4*h, p)
+				a.f("VPSRLD $16, Z%d, Z%d", x, x)
+				if rows == 2 {
+					a.f("VPORD Z%d, Z%d, Z%d", y, x, x)
+				}
+				a.f("VMOVDQU64 Z%d, %d(DI)", x, 2*tile*p+tile*h)
+			}
+		}
+	}, 3)
+	odd(a, 40)
+	a.ret()
+}
+
+// alongLoop calls body for two rows of memory and, in another branch, for one; k is what is left of k+32(FP). With one part, body leaves
+// the two halves' pairs in Z2 and Z3. What is left of the last step is filled with zeros.
+func alongLoop(a *asm, step int, body func(rows int), parts int) {
+	if parts == 1 {
+		a.f("VMOVDQU64 halves<>(SB), Z26")
+	}
+	a.f("VPXORD Z25, Z25, Z25")
+	a.f("MOVQ k+32(FP), DX")
+	a.f("MOVQ $16, R10")
+	put := func() {
+		if parts == 1 {
+			a.f("VMOVDQU64 Z2, (DI)")
+			a.f("VMOVDQU64 Z3, %d(DI)", tile)
+		}
+		a.f("ADDQ $64, DI")
+	}
+	a.label("pair")
+	a.f("CMPQ DX, $2")
+	a.f("JLT single")
+	body(2)
+	put()
+	a.f("SUBQ $2, DX")
+	a.f("DECQ R10")
+	a.f("JNZ pair")
+	a.f("MOVQ $16, R10")
+	a.f("ADDQ $%d, DI", step-tile)
+	a.f("JMP pair")
+	a.label("single")
+	a.f("TESTQ DX, DX")
+	a.f("JZ fill")
+	body(1)
+	put()
+	a.f("DECQ R10")
+	a.f("JZ done")
+	a.f("JMP zeros")
+	a.label("fill")
+	a.f("CMPQ R10, $16")
+	a.f("JE done")
+	a.label("zeros")
+	for i := range 2 * parts {
+		a.f("VMOVDQU64 Z25, %d(DI)", tile*i)
+	}
+	a.f("ADDQ $64, DI")
+	a.f("DECQ R10")
+	a.f("JNZ zeros")
+	a.label("done")
+}
+
+// turn writes
+//
+//	func turn(dst unsafe.Pointer, n int)
+//
+// n tiles of 16×16 dwords, transposed in place.
+func turn(a *asm) {
+	a.text("turn", 16)
+	a.f("MOVQ dst+0(FP), DI")
+	a.f("MOVQ n+8(FP), CX")
+	a.label("tile")
+	for i := range 16 {
+		a.f("VMOVDQU64 %d(DI), Z%d", 64*i, i)
+	}
+	square(a)
+	for i := range 16 {
+		a.f("VMOVDQU64 Z%d, %d(DI)", i, 64*i)
+	}
+	a.f("ADDQ $%d, DI", tile)
+	a.f("DECQ CX")
+	a.f("JNZ tile")
+	a.ret()
+}
+
+// square transposes the 16×16 dwords in Z0…Z15: pairs, pairs of pairs, then the quarters of the registers. It overwrites Z16…Z31.
+func square(a *asm) {
+	for i := 0; i < 16; i += 2 {
+		a.f("VPUNPCKLDQ Z%d, Z%d, Z%d", i+1, i, 16+i)
+		a.f("VPUNPCKHDQ Z%d, Z%d, Z%d", i+1, i, 17+i)
+	}
+	for i := 0; i < 16; i += 4 {
+		for h := range 2 {
+			a.f("VPUNPCKLQDQ Z%d, Z%d, Z%d", 18+i+h, 16+i+h, i+2*h)
+			a.f("VPUNPCKHQDQ Z%d, Z%d, Z%d", 18+i+h, 16+i+h, i+2*h+1)
+		}
+	}
+	// Z(4g+c), quarter q, holds rows 4g…4g+3 of column 4q+c.
+	for c := range 4 {
+		for h := range 2 { // h: groups 0, 1 or 2, 3
+			x, y := 8*h+c, 8*h+4+c
+			a.f("VSHUFI32X4 $0x44, Z%d, Z%d, Z%d", y, x, 16+8*h+2*c)
+			a.f("VSHUFI32X4 $0xee, Z%d, Z%d, Z%d", y, x, 17+8*h+2*c)
+		}
+	}
+	for c := range 4 {
+		for h := range 2 { // columns c, 4+c from the lower quarters, 8+c, 12+c from the upper ones
+			x, y := 16+2*c+h, 24+2*c+h
+			a.f("VSHUFI32X4 $0x88, Z%d, Z%d, Z%d", y, x, 8*h+c)
+			a.f("VSHUFI32X4 $0xdd, Z%d, Z%d, Z%d", y, x, 8*h+4+c)
+		}
+	}
+}
+
+// store writes
+//
+//	func store32(dst unsafe.Pointer, stride int, src unsafe.Pointer, rows, cols int, alpha, beta float32)
+//
+// and store16, which rounds to bfloat16: dst [rows,cols] = α·src + β·dst from a block of four tiles, rows of dst stride bytes apart. β = 0
+// does not read dst.
+func store(a *asm, half bool) {
+	name, size := "store32", 64
+	if half {
+		name, size = "store16", 32
+	}
+	a.text(name, 48)
+	a.f("MOVQ dst+0(FP), DI")
+	a.f("MOVQ stride+8(FP), R8")
+	a.f("MOVQ src+16(FP), SI")
+	a.f("MOVQ rows+24(FP), CX")
+	a.f("MOVQ cols+32(FP), DX")
+	lowMask(a, "DX", 1)
+	a.f("KSHIFTRD $16, K1, K2")
+	a.f("VBROADCASTSS alpha+40(FP), Z4")
+	a.f("VBROADCASTSS beta+44(FP), Z5")
+	a.f("MOVL beta+44(FP), R11")
+	a.f("ADDL R11, R11")
+	a.f("MOVQ $16, R10")
+	a.label("row")
+	for h := range 2 {
+		a.f("VMULPS %d(SI), Z4, Z%d", tile*h, h)
+	}
+	a.f("TESTL R11, R11")
+	a.f("JZ set")
+	for h := range 2 {
+		if half {
+			a.f("VMOVDQU16.Z %d(DI), K%d, Y%d", size*h, 1+h, 2+h)
+			a.f("VPMOVZXWD Y%d, Z%d", 2+h, 2+h)
+			a.f("VPSLLD $16, Z%d, Z%d", 2+h, 2+h)
+		} else {
+			a.f("VMOVUPS.Z %d(DI), K%d, Z%d", size*h, 1+h, 2+h)
+		}
+		a.f("VFMADD231PS Z5, Z%d, Z%d", 2+h, h)
+	}
+	a.label("set")
+	for h := range 2 {
+		if half {
+			a.narrow(h, h)
+			a.f("VMOVDQU16 Y%d, K%d, %d(DI)", h, 1+h, size*h)
+		} else {
+			a.f("VMOVUPS Z%d, K%d, %d(DI)", h, 1+h, size*h)
+		}
+	}
+	a.f("ADDQ R8, DI")
+	a.f("ADDQ $64, SI")
+	a.f("DECQ R10")
+	a.f("JNZ same")
+	a.f("ADDQ $%d, SI", tile)
+	a.f("MOVQ $16, R10")
+	a.label("same")
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	a.ret()
+	if half {
+		tables(a)
+	}
+}
+
+// tables are the orders of quadwords: lanes brings the halves of each lane together, halves does the opposite.
+func tables(a *asm) {
+	for _, t := range []struct {
+		name string
+		at   [8]int
+	}{{"lanes", [8]int{0, 2, 4, 6, 1, 3, 5, 7}}, {"halves", [8]int{0, 4, 1, 5, 2, 6, 3, 7}}} {
+		a.WriteString("\n")
+		for i, x := range t.at {
+			fmt.Fprintf(a, "DATA %s<>+%d(SB)/8, $%d\n", t.name, 8*i, x)
+		}
+		fmt.Fprintf(a, "GLOBL %s<>(SB), RODATA|NOPTR, $64\n", t.name)
+	}
+}
