@@ -220,6 +220,7 @@ func (t *trainer) step(k int) (float64, error) {
 		return 0, fmt.Errorf("the gradient's norm is %v", norm)
 	}
 	t.adam.Step(t.be, t.ad.Params, t.ad.Grads, t.ad.M, t.ad.V, k+1, t.cfg.LR, optim.Clip(norm, t.cfg.Clip)/n)
+	t.ad.Refresh(t.be)
 	return sum / n, t.be.Sync()
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/splora/splora/model/family"
 	"github.com/splora/splora/model/lora"
 	"github.com/splora/splora/model/safetensors"
+	"github.com/splora/splora/model/tensor"
 )
 
 // Perplexity is the result of eval: ppl = exp(loss), loss = mean over windows of the mean loss of seq−1 predictions.
@@ -38,6 +39,7 @@ exp of the mean over windows of the mean loss of their seq-1 predictions.`,
 		Args: noArgs,
 	}
 	o.flags(c)
+	o.typeFlag(c)
 	c.Flags().StringVar(&file, "data", "", "text file, or JSONL with text or input_ids")
 	c.Flags().IntVar(&seq, "seq", 0, "tokens per window (0: the smaller of 2048 and the model's positions)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -61,6 +63,7 @@ exp of the mean over windows of the mean loss of their seq-1 predictions.`,
 // inference is a model that is run but not trained.
 type inference struct {
 	model, adapter string
+	dtype          string // compute type; "" is float32
 	threads        int
 
 	folder *family.Folder
@@ -74,8 +77,17 @@ func (o *inference) flags(c *cobra.Command) {
 	c.Flags().IntVar(&o.threads, "threads", 0, "CPU threads (0: all)")
 }
 
+// typeFlag is the flag of those commands that may compute in bfloat16.
+func (o *inference) typeFlag(c *cobra.Command) {
+	c.Flags().StringVar(&o.dtype, "dtype", "float32", "compute type: float32 or bfloat16")
+	complete(c, "dtype", "float32", "bfloat16")
+}
+
 // open reads the folder and its tokenizer.
 func (o *inference) open() (err error) {
+	if o.dtype != "" && o.dtype != "float32" && o.dtype != "bfloat16" {
+		return usagef("--dtype %q: float32 or bfloat16", o.dtype)
+	}
 	if o.folder, err = family.Open(o.model); err != nil {
 		return err
 	}
@@ -102,6 +114,9 @@ func (o *inference) load(c *cobra.Command, opt decoder.Options) (*decoder.Model,
 		if ad, err = train.Frozen(o.be, o.folder.Config, w, a); err != nil {
 			return nil, fmt.Errorf("%s: %w", o.adapter, err)
 		}
+	}
+	if o.dtype == "bfloat16" {
+		opt.DType = tensor.BF16
 	}
 	return decoder.New(o.be, o.folder.Config, w, ad, opt)
 }

@@ -157,6 +157,7 @@ func completeTrain(c *cobra.Command) {
 	complete(c, "too-long", "truncate", "split", "error")
 	complete(c, "recompute", "block", "none")
 	complete(c, "memory", "reuse", "fused")
+	complete(c, "dtype", "float32", "bfloat16")
 	complete(c, "log-format", "text", "json")
 }
 

@@ -41,6 +41,9 @@ func (c *Config) Options(longest int) decoder.Options {
 	if c.Memory == "fused" {
 		o.Memory = decoder.MemoryFused
 	}
+	if c.DType == "bfloat16" {
+		o.DType = tensor.BF16
+	}
 	return o
 }
 
@@ -123,6 +126,7 @@ func (t *trainer) begin(ctx context.Context) error {
 			return err
 		}
 	}
+	t.ad.Refresh(t.be)
 	t.order = data.NewSampler(t.Rows.Len(), t.Seed, t.Shuffle)
 	t.sched = t.rate()
 	return errors.Join(t.sched.Validate(), t.adam.Validate())

@@ -50,8 +50,8 @@ type Config struct {
 	Seed          uint64  `yaml:"seed" resume:"same" help:"seed of adapters, order and dropout"`
 
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
-	Memory    string `yaml:"memory" help:"reuse: each layer is merged, dense, into the one reused weight slot; fused: its products walk the kept weights only, where that is faster"`
-	DType     string `yaml:"dtype" resume:"same" help:"compute type: float32"`
+	Memory    string `yaml:"memory" help:"reuse: each layer is merged, dense, into the one reused weight slot; fused: its products walk the kept weights only, where that is faster, in float32"`
+	DType     string `yaml:"dtype" resume:"same" help:"compute type of activations, merged weights and logits: float32 or bfloat16; sums, adapters and optimizer are float32"`
 	Threads   int    `yaml:"threads" ranks:"own" help:"CPU threads of this rank (0: all it may use)"`
 
 	EvalData      List   `yaml:"eval_data" ranks:"own" help:"held-out files, as --data"`
@@ -112,7 +112,7 @@ func (c *Config) Validate() error {
 		{!slices.Contains([]string{"truncate", "split", "error"}, c.TooLong), fmt.Sprintf("--too-long %q: truncate, split or error", c.TooLong)},
 		{!slices.Contains([]string{"block", "none"}, c.Recompute), fmt.Sprintf("--recompute %q: block or none", c.Recompute)},
 		{!slices.Contains([]string{"reuse", "fused"}, c.Memory), fmt.Sprintf("--memory %q: reuse or fused", c.Memory)},
-		{c.DType != "float32", fmt.Sprintf("--dtype %q: this backend computes in float32 (the base keeps the type it is stored in)", c.DType)},
+		{!slices.Contains([]string{"float32", "bfloat16"}, c.DType), fmt.Sprintf("--dtype %q: float32 or bfloat16 (the base keeps the type it is stored in)", c.DType)},
 		{c.Threads < 0, fmt.Sprintf("--threads %d: at least 0", c.Threads)},
 		{min(c.EvalEvery, c.SaveEvery, c.KeepLast, c.Patience, c.ChecksumEvery) < 0, "--eval-every, --save-every, --keep-last, --patience, --checksum-every: at least 0"},
 		{(c.KeepBest || c.Patience > 0 || c.EvalEvery > 0) && len(c.EvalData) == 0, "--eval-every, --keep-best and --patience need --eval-data"},

@@ -145,6 +145,7 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	}
 	lr := t.sched.At(k + 1)
 	t.adam.Step(t.be, t.ad.Params, t.ad.Grads, t.ad.M, t.ad.V, k+1, lr, optim.Clip(norm, t.Config.Clip)/float64(all.Tokens))
+	t.ad.Refresh(t.be)
 	if err := t.be.Sync(); err != nil {
 		return rec, false, err
 	}
