@@ -40,7 +40,7 @@ template <class T> __device__ void addbias(T *y, const f32 *bias, i64 rows, i64 
 	});
 }
 
-__device__ inline u64 mix(u64 z) {
+__device__ __forceinline__ u64 mix(u64 z) {
 	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
 	z = (z ^ z >> 27) * 0x94D049BB133111EBull;
 	return z ^ z >> 31;
@@ -58,7 +58,7 @@ template <class T> __device__ void dropout(T *y, const T *x, const int *ids, i64
 }
 
 // sigmoid gives σ(x) and 1 − σ(x) = e⁻ˣ·σ(x), which subtraction would cancel.
-__device__ inline float sigmoid(float x, float &rest) {
+__device__ __forceinline__ float sigmoid(float x, float &rest) {
 	float e = expf(-x), s = 1 / (1 + e);
 	rest = e * s;
 	if (!(rest <= 1)) rest = 1; // ∞·0

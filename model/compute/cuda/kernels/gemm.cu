@@ -4,13 +4,13 @@
 #define TILE 64
 #define DEPTH 16
 
-__device__ inline float element(const void *x, int type, i64 i) {
+__device__ __forceinline__ float element(const void *x, int type, i64 i) {
 	if (type == 0) return ((const f32 *)x)[i];
 	return type == 1 ? widen(((const bf16 *)x)[i]) : widen(((const f16 *)x)[i]);
 }
 
 // stage sets tile [DEPTH,TILE] = op(x) of rows [k0, k0+DEPTH), columns [j0, j0+TILE) where op(x) is [k,n], zeros beyond.
-__device__ inline void stage(float (*tile)[TILE + 1], const void *x, int type, bool trans, i64 k0, i64 j0, i64 k, i64 n) {
+__device__ __forceinline__ void stage(float (*tile)[TILE + 1], const void *x, int type, bool trans, i64 k0, i64 j0, i64 k, i64 n) {
 	for (int e = threadIdx.x; e < DEPTH * TILE; e += THREADS) {
 		int p = trans ? e % DEPTH : e / TILE, j = trans ? e / DEPTH : e % TILE; // neighbours in memory by neighbours
 		bool in = k0 + p < k && j0 + j < n;

@@ -2,7 +2,7 @@
 #include "reduce.cuh"
 
 // scan goes over a row once: (m, s) with s = Σ exp(x − m) of the thread's elements. NaN does not enter m, and stays in s.
-template <class T> __device__ inline void scan(const T *x, i64 v, float &m, float &s) {
+template <class T> __device__ __forceinline__ void scan(const T *x, i64 v, float &m, float &s) {
 	m = -INF;
 	s = 0;
 	rowSweep(v, aligned(x), [&](i64 i, auto w) {

@@ -17,89 +17,78 @@ template <class S> struct Packed {
 	bool vectors; // 8 neighbouring elements of a dense row, or the 4 kept ones of 8 of 2:4, may be loaded at once
 
 	// start is the index of the first kept weight of row i at or after input k·256.
-	__device__ i64 start(i64 i, i64 k) const {
+	__device__ __forceinline__ i64 start(i64 i, i64 k) const {
 		i64 at = i * in + k * COLS;
 		if (!bits) return at;
 		return starts ? starts[i * ((in + COLS - 1) / COLS) + k] : at / group * keep;
 	}
 };
 
-// Row is one row's part in a block of 256 inputs: its mask words and where its values begin.
+// Row is 64 inputs of one row: their mask, and where their values begin.
 struct Row {
-	u64 word[4];
-	i64 start;
+	u64 word;
+	i64 at;
 };
 
-template <class S> __device__ inline void open(Row &r, const Packed<S> &w, i64 i, i64 k) {
-	i64 words = (w.in + 63) / 64;
-	for (int q = 0; q < 4; q++) r.word[q] = i < w.out && k * 4 + q < words && w.bits ? w.bits[i * words + k * 4 + q] : 0;
-	r.start = i < w.out ? w.start(i, k) : 0;
+template <class S> __device__ __forceinline__ u64 word(const Packed<S> &w, i64 i, i64 j) {
+	return w.bits && i < w.out && j < w.in ? w.bits[i * ((w.in + 63) / 64) + j / 64] : 0;
 }
 
-// emit sets dst_{i,j…j+7} = M ⊙ (W + sum); j is a multiple of 8, c = j%256.
-template <class T, class S> __device__ inline void emit(T *dst, const Packed<S> &w, const Row &r, i64 i, i64 j, float (&sum)[8]) {
+// emit sets dst_{i,j…j+7} = M ⊙ (W + sum); j is a multiple of 8.
+template <class T, class S> __device__ __forceinline__ void emit(T *dst, const Packed<S> &w, const Row &r, i64 i, i64 j, float (&sum)[8]) {
 	if (i >= w.out || j >= w.in) return;
-	int c = (int)(j % COLS), left = (int)(w.in - j < 8 ? w.in - j : 8);
+	int c = (int)(j % 64), left = (int)(w.in - j < 8 ? w.in - j : 8);
 	u32 kept = (1u << left) - 1;
-	i64 at = r.start + c;
+	const S *v = w.values + r.at + c;
 	if (w.bits) {
-		u64 word = 0;
-		int before = 0;
-#pragma unroll
-		for (int q = 0; q < 4; q++) {
-			if (q < c / 64) before += __popcll(r.word[q]);
-			if (q == c / 64) word = r.word[q];
-		}
-		before += __popcll(word & ((1ull << c % 64) - 1));
-		kept = (u32)(word >> c % 64) & 0xff;
-		at = r.start + before;
+		v += __popcll(r.word & ((1ull << c) - 1)) - c;
+		kept = (u32)(r.word >> c) & 0xff;
 	}
-	if (w.vectors) {
-		Vec<S, 8> v;
-		if (!w.bits) {
-			v = *(const Vec<S, 8> *)(w.values + at);
+	if (w.vectors && !w.bits) {
+		float x[8];
+		load(x, v);
 #pragma unroll
-			for (int e = 0; e < 8; e++) sum[e] += widen(v.x[e]);
-		} else { // four kept ones
-			struct alignas(4 * sizeof(S)) Four {
-				S x[4];
-			} f = *(const Four *)(w.values + at);
-			int n = 0;
+		for (int e = 0; e < 8; e++) sum[e] += x[e];
+	} else if (w.vectors) { // four kept ones
+		struct __align__(4 * sizeof(S)) Four {
+			S x, y, z, w;
+		} f = *(const Four *)v;
+		int n = 0;
 #pragma unroll
-			for (int e = 0; e < 8; e++) {
-				S x = n < 2 ? (n == 0 ? f.x[0] : f.x[1]) : (n == 2 ? f.x[2] : f.x[3]);
-				bool in = kept >> e & 1;
-				sum[e] = in ? sum[e] + widen(x) : 0;
-				n += in;
-			}
+		for (int e = 0; e < 8; e++) {
+			float x = widen(n < 2 ? (n == 0 ? f.x : f.y) : (n == 2 ? f.z : f.w));
+			bool in = kept >> e & 1;
+			sum[e] = in ? sum[e] + x : 0;
+			n += in;
 		}
 	} else {
 #pragma unroll
 		for (int e = 0; e < 8; e++) {
 			if (kept >> e & 1)
-				sum[e] += widen(w.values[at++]);
+				sum[e] += widen(*v++);
 			else
 				sum[e] = 0;
 		}
 	}
 	dst += i * w.in + j;
-	if (left == 8 && aligned(dst))
-		store(dst, sum);
-	else
-		for (int e = 0; e < left; e++) narrow(dst[e], sum[e]);
+	if (left == 8 && aligned(dst)) return store(dst, sum);
+#pragma unroll
+	for (int e = 0; e < 8; e++)
+		if (e < left) narrow(dst[e], sum[e]);
 }
 
 // scaled is s·b_{i,p}, zero beyond.
-__device__ inline float scaled(const f32 *b, i64 i, i64 out, int p, int r, float s) { return i < out && p < r ? s * b[i * r + p] : 0; }
+__device__ __forceinline__ float scaled(const f32 *b, i64 i, i64 out, int p, int r, float s) { return i < out && p < r ? s * b[i * r + p] : 0; }
 
 // Merging in float32: lane = 8 inputs, a warp = 8 rows at a time, twice.
-template <class S> __device__ void merge(f32 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
-	__shared__ alignas(16) float left[DEPTH][COLS], right[ROWS / 2][DEPTH + 1];
+template <class S> __device__ __forceinline__ void merge(f32 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
+	__shared__ __align__(16) float left[DEPTH][COLS], right[ROWS / 2][DEPTH + 1];
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 	i64 k = blockIdx.x, j0 = k * COLS;
 	for (int half = 0; half < 2; half++) {
 		i64 i0 = (i64)blockIdx.y * ROWS + half * (ROWS / 2);
 		float sum[8][8];
+#pragma unroll
 		for (int e = 0; e < 64; e++) sum[e / 8][e % 8] = r == 0 ? -0.f : 0.f;
 		for (int p0 = 0; p0 < r; p0 += DEPTH) {
 			__syncthreads();
@@ -121,15 +110,16 @@ template <class S> __device__ void merge(f32 *dst, const Packed<S> &w, const f32
 #pragma unroll
 		for (int e = 0; e < 8; e++) {
 			i64 i = i0 + warp * 8 + e;
-			Row row;
-			open(row, w, i, k);
+			if (i >= w.out) break;
+			Row row = {word(w, i, j0 + lane * 8), w.start(i, k) + (w.bits ? 0 : lane / 8 * 64)};
+			for (int q = 0; q < lane / 8; q++) row.at += __popcll(word(w, i, j0 + q * 64));
 			emit(dst, w, row, i, j0 + lane * 8, sum[e]);
 		}
 	}
 }
 
 // split gives two neighbours as hi and lo parts, x = hi + lo.
-__device__ inline void split(float x, float y, u32 &hi, u32 &lo) {
+__device__ __forceinline__ void split(float x, float y, u32 &hi, u32 &lo) {
 	hi = pack(x, y);
 	bf16 a = {(u16)hi}, b = {(u16)(hi >> 16)};
 	float dx = x - widen(a), dy = y - widen(b);
@@ -139,16 +129,15 @@ __device__ inline void split(float x, float y, u32 &hi, u32 &lo) {
 
 // Merging in bfloat16: a warp = 16 rows; of 64 inputs at a time lane (g, t) holds, for two groups of 32, inputs 8t…8t+7 of rows g and
 // g+8: the columns of four mma tiles are dealt so that column n of tile q is input 8(n/2) + 2q + n%2.
-template <class S> __device__ void merge(bf16 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
+template <class S> __device__ __forceinline__ void merge(bf16 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
 	__shared__ u32 ahi[DEPTH / 2][66], alo[DEPTH / 2][66], bhi[ROWS][12], blo[ROWS][12];
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
 	i64 k = blockIdx.x, i0 = (i64)blockIdx.y * ROWS, i1 = i0 + warp * 16 + g;
-	Row row[2];
-	open(row[0], w, i1, k);
-	open(row[1], w, i1 + 8, k);
+	Row row[2] = {{0, i1 < w.out ? w.start(i1, k) : 0}, {0, i1 + 8 < w.out ? w.start(i1 + 8, k) : 0}};
 	for (int c0 = 0; c0 < COLS && k * COLS + c0 < w.in; c0 += 64) {
 		i64 j0 = k * COLS + c0;
 		float sum[2][4][4];
+#pragma unroll
 		for (int e = 0; e < 32; e++) sum[e / 16][e / 4 % 4][e % 4] = r == 0 ? -0.f : 0.f;
 		for (int p0 = 0; p0 < r; p0 += DEPTH) {
 			__syncthreads();
@@ -177,6 +166,8 @@ template <class S> __device__ void merge(bf16 *dst, const Packed<S> &w, const f3
 				mma(c, hi, ahi[t][j], ahi[t + 4][j]);
 			}
 		}
+		row[0].word = word(w, i1, j0);
+		row[1].word = word(w, i1 + 8, j0);
 #pragma unroll
 		for (int e = 0; e < 4; e++) {
 			float x[8];
@@ -184,12 +175,14 @@ template <class S> __device__ void merge(bf16 *dst, const Packed<S> &w, const f3
 			for (int q = 0; q < 8; q++) x[q] = sum[e / 2][q / 2][e % 2 * 2 + q % 2];
 			emit(dst, w, row[e % 2], i1 + e % 2 * 8, j0 + e / 2 * 32 + t * 8, x);
 		}
+		row[0].at += w.bits ? __popcll(row[0].word) : 64;
+		row[1].at += w.bits ? __popcll(row[1].word) : 64;
 	}
 }
 
 template <class T, class S> __device__ void merge(T *dst, const S *values, const u64 *bits, const u32 *starts, const f32 *b, const f32 *a, i64 out,
 	i64 in, int r, float s, int keep, int group) {
-	bool even = in % 8 == 0 && aligned(values) && (!bits || !starts && keep == 2 && group == 4);
+	bool even = in % 8 == 0 && aligned(values) && (!bits || (!starts && keep == 2 && group == 4));
 	merge(dst, Packed<S>{values, bits, starts, out, in, keep, group, even}, b, a, r, s);
 }
 

@@ -8,29 +8,29 @@
 #include "types.cuh"
 
 #ifdef HOSTGPU
-__device__ inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { hostgpu::mma(c, a, b0, b1); }
-__device__ inline void ldmatrix(u32 (&r)[4], const void *p) { hostgpu::ldmatrix(r, p, false); }
-__device__ inline void ldmatrixTrans(u32 (&r)[4], const void *p) { hostgpu::ldmatrix(r, p, true); }
-__device__ inline void copyAsync(void *dst, const void *src, bool in) { hostgpu::copyAsync(dst, src, in); }
-__device__ inline void copyCommit() {}
-template <int N> __device__ inline void copyWait() {}
-__device__ inline float exp2fast(float x) { return exp2f(x); }
+__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { hostgpu::mma(c, a, b0, b1); }
+__device__ __forceinline__ void ldmatrix(u32 (&r)[4], const void *p) { hostgpu::ldmatrix(r, p, false); }
+__device__ __forceinline__ void ldmatrixTrans(u32 (&r)[4], const void *p) { hostgpu::ldmatrix(r, p, true); }
+__device__ __forceinline__ void copyAsync(void *dst, const void *src, bool in) { hostgpu::copyAsync(dst, src, in); }
+__device__ __forceinline__ void copyCommit() {}
+template <int N> __device__ __forceinline__ void copyWait() {}
+__device__ __forceinline__ float exp2fast(float x) { return exp2f(x); }
 #else
-__device__ inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 				 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
 				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-__device__ inline u32 sharedAddress(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+__device__ __forceinline__ u32 sharedAddress(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 // ldmatrix loads four 8×8 matrices of 16-bit elements; lane l gives the address of row l%8 of matrix l/8. Lane l receives of
 // matrix i the pair at row l/4, columns 2(l%4) and 2(l%4)+1, in r[i]; of its transpose with ldmatrixTrans.
-__device__ inline void ldmatrix(u32 (&r)[4], const void *p) {
+__device__ __forceinline__ void ldmatrix(u32 (&r)[4], const void *p) {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
 				 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
 				 : "r"(sharedAddress(p))
 				 : "memory");
 }
-__device__ inline void ldmatrixTrans(u32 (&r)[4], const void *p) {
+__device__ __forceinline__ void ldmatrixTrans(u32 (&r)[4], const void *p) {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
 				 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
 				 : "r"(sharedAddress(p))
@@ -38,12 +38,12 @@ __device__ inline void ldmatrixTrans(u32 (&r)[4], const void *p) {
 }
 // copyAsync copies 16 bytes to shared memory, or puts zeros there; both addresses are 16-byte aligned. copyWait<N> waits until at
 // most N of the thread's committed groups are under way.
-__device__ inline void copyAsync(void *dst, const void *src, bool in) {
+__device__ __forceinline__ void copyAsync(void *dst, const void *src, bool in) {
 	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(dst)), "l"(src), "r"(in ? 16 : 0) : "memory");
 }
-__device__ inline void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ inline void copyWait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
-__device__ inline float exp2fast(float x) {
+__device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ __forceinline__ void copyWait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+__device__ __forceinline__ float exp2fast(float x) {
 	float y;
 	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
 	return y;

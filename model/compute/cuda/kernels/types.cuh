@@ -17,25 +17,25 @@ struct f16 {
 #define THREADS 256
 #define INF __int_as_float(0x7f800000)
 
-__device__ inline float widen(f32 x) { return x; }
-__device__ inline float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+__device__ __forceinline__ float widen(f32 x) { return x; }
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 #ifdef HOSTGPU
-__device__ inline float widen(f16 x) { return hostgpu::fromF16(x.bits); }
-__device__ inline void narrow(f16 &y, float x) { y.bits = hostgpu::toF16(x); }
-__device__ inline void narrow(bf16 &y, float x) { y.bits = hostgpu::toBF16(x); }
+__device__ __forceinline__ float widen(f16 x) { return hostgpu::fromF16(x.bits); }
+__device__ __forceinline__ void narrow(f16 &y, float x) { y.bits = hostgpu::toF16(x); }
+__device__ __forceinline__ void narrow(bf16 &y, float x) { y.bits = hostgpu::toBF16(x); }
 #else
-__device__ inline float widen(f16 x) {
+__device__ __forceinline__ float widen(f16 x) {
 	float y;
 	asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
 	return y;
 }
-__device__ inline void narrow(f16 &y, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
-__device__ inline void narrow(bf16 &y, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+__device__ __forceinline__ void narrow(f16 &y, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+__device__ __forceinline__ void narrow(bf16 &y, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 #endif
-__device__ inline void narrow(f32 &y, float x) { y = x; }
+__device__ __forceinline__ void narrow(f32 &y, float x) { y = x; }
 
 // pack is two bfloat16 in one register: lo in the low half.
-__device__ inline u32 pack(float lo, float hi) {
+__device__ __forceinline__ u32 pack(float lo, float hi) {
 #ifdef HOSTGPU
 	return (u32)hostgpu::toBF16(hi) << 16 | hostgpu::toBF16(lo);
 #else
@@ -45,20 +45,20 @@ __device__ inline u32 pack(float lo, float hi) {
 #endif
 }
 
-__device__ inline bool aligned(const void *p) { return ((u64)p & 15) == 0; }
+__device__ __forceinline__ bool aligned(const void *p) { return ((u64)p & 15) == 0; }
 
 // Vec is V elements that are loaded and stored at once: 16 bytes at a time where V is 8, which needs 16-byte alignment.
 template <class T, int V> struct alignas(V == 8 ? 16 : sizeof(T)) Vec {
 	T x[V];
 };
 
-template <int V, class T> __device__ inline void load(float (&x)[V], const T *p) {
+template <int V, class T> __device__ __forceinline__ void load(float (&x)[V], const T *p) {
 	Vec<T, V> v = *(const Vec<T, V> *)p;
 #pragma unroll
 	for (int k = 0; k < V; k++) x[k] = widen(v.x[k]);
 }
 
-template <int V, class T> __device__ inline void store(T *p, const float (&x)[V]) {
+template <int V, class T> __device__ __forceinline__ void store(T *p, const float (&x)[V]) {
 	Vec<T, V> v;
 #pragma unroll
 	for (int k = 0; k < V; k++) narrow(v.x[k], x[k]);
@@ -70,14 +70,14 @@ template <int N> struct Width {
 };
 
 // sweep calls f(i, Width<V>) for elements [i, i+V) of n, V = 8 where vectors may be used, else 1, in strides of the grid.
-template <class F> __device__ inline void sweep(i64 n, bool vectors, F f) {
+template <class F> __device__ __forceinline__ void sweep(i64 n, bool vectors, F f) {
 	i64 t = (i64)blockIdx.x * blockDim.x + threadIdx.x, step = (i64)gridDim.x * blockDim.x, body = vectors ? n / 8 * 8 : 0;
 	for (i64 i = t * 8; i < body; i += step * 8) f(i, Width<8>());
 	for (i64 i = body + t; i < n; i += step) f(i, Width<1>());
 }
 
 // rowSweep is sweep over one row of c elements by the threads of a block.
-template <class F> __device__ inline void rowSweep(i64 c, bool vectors, F f) {
+template <class F> __device__ __forceinline__ void rowSweep(i64 c, bool vectors, F f) {
 	i64 body = vectors ? c / 8 * 8 : 0;
 	for (i64 i = threadIdx.x * 8; i < body; i += blockDim.x * 8) f(i, Width<8>());
 	for (i64 i = body + threadIdx.x; i < c; i += blockDim.x) f(i, Width<1>());
