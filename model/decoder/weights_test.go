@@ -70,7 +70,13 @@ func TestStorageInBF16IsWidenedAndNeverRoundedAgain(t *testing.T) {
 	if half.Weights.Embed().DType != tensor.BF16 || half.Weights.Acquire(0).Linears[Q].W.Values.DType != tensor.BF16 {
 		t.Fatal("nothing is stored in bfloat16")
 	}
-	if !slices.Equal(grads(t, half, g.batch()), want) || !slices.Equal(losses(t, half, g.batch()), wantLoss) {
-		t.Error("the same numbers in another storage type give other results")
+	// Products may sum in another order for another type; a second rounding would be off by 1e-3.
+	if e := distance(grads(t, half, g.batch()), want); !(e <= 1e-6) {
+		t.Errorf("the same numbers in another storage type give gradients that are %.1e off", e)
+	}
+	for i, l := range losses(t, half, g.batch()) {
+		if !(math.Abs(l-wantLoss[i]) <= 1e-6*wantLoss[i]) {
+			t.Errorf("sequence %d: loss %v, want %v", i, l, wantLoss[i])
+		}
 	}
 }
