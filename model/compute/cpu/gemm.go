@@ -184,6 +184,7 @@ func (t *tileTask) tile(w *worker, i, j int) {
 	k := t.kern
 	rows, cols := min(k.MR, t.m-i), min(k.NR, t.n-j)
 	ri, ci := (rows-1)/k.RowStep, (cols-1)/k.Lanes
+	w.work.Tiles++
 	f, a, b, c := k.Tile[ri][ci], &t.a[i*t.kc], &t.b[j*t.kc], t.c[i*t.ldc+j:]
 	if rows == (ri+1)*k.RowStep && cols == (ci+1)*k.Lanes {
 		f(t.kc, a, b, &c[0], t.ldc, t.alpha, t.beta)

@@ -70,14 +70,14 @@ func (t *keptDotsTask) do(w *worker, i, end int) {
 		c, k0 := i/t.groups(), i%t.groups()*dotBlocks
 		for q := range t.x.count() {
 			for k := k0; k < min(k0+dotBlocks, t.g.blocks()); k++ {
-				t.tile(c, k, q)
+				t.tile(w, c, k, q)
 			}
 		}
 	}
 }
 
 // tile adds panel q to chunk c, block k of G: 32 columns at a time where a panel of 64 would not stay in the first cache.
-func (t *keptDotsTask) tile(c, k, q int) {
+func (t *keptDotsTask) tile(w *worker, c, k, q int) {
 	dst := t.g.at(c, k)
 	if dst == nil {
 		return
@@ -88,6 +88,7 @@ func (t *keptDotsTask) tile(c, k, q int) {
 	rows := min(keptRows, t.g.rows-i)
 	y, x, word := &t.y.row(q, i)[0], &t.x.row(q, 64*k)[0], t.g.word(i, k)
 	width := t.x.width(q)
+	w.work.Words += rows * width / t.kern.Lanes
 	dots := t.kern.Dots[width/t.kern.Lanes-1]
 	if width <= 128 {
 		dots(rows, dst, y, x, word, t.g.step, all, 0, add)

@@ -40,6 +40,7 @@ func (t *panelTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
 		p, q, k := &t.p, i/t.down(), i%t.down()*blockK
 		n, width, kc := p.tokens(q), p.width(q), min(blockK, p.src.Cols-k)
+		w.work.Packed += kc * width
 		dst := p.row(q, k)[:kc*width]
 		if n < width {
 			clear(dst)
@@ -86,6 +87,7 @@ func (t *walkTask) do(w *worker, i, end int) {
 		rows := min(keptRows, t.t.rows-c*keptRows)
 		width := t.x.width(q)
 		sum := w.scratch(keptRows * width)[:rows*width]
+		w.work.Words += rows * t.t.blocks() * width / t.kern.Lanes
 		t.begin(w, sum, c, q)
 		for k := range t.t.blocks() {
 			t.kern.Walk[width/t.kern.Lanes-1](rows, &sum[0], &t.x.row(q, 64*k)[0], t.t.word(c*keptRows, k), t.t.step, t.t.at(c, k))

@@ -65,6 +65,7 @@ func (t *mergeTask) do(w *worker, i, j int) {
 // begins at −0 when it has no terms, which leaves a −0 of W as it is.
 func (t *mergeTask) part(w *worker, dst []float32, i, k int, coef []float32) {
 	n := len(dst)
+	w.work.Merged += n
 	at := t.w.Start(i, k/sparse.Block)
 	if f := w.Merge[format(t.w.Values.DType)]; f != nil {
 		var bits *uint64

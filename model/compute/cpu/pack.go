@@ -40,6 +40,7 @@ func (t *packTask) do(w *worker, i, j int) {
 func (t *packTask) item(w *worker, s side, fast [3]simd.Panels, dst []float32, first, rows, p int) {
 	end := min(p+together, (rows+s.width-1)/s.width)
 	if f, full := fast[format(s.t.DType)], min(end, rows/s.width); s.along && f != nil && full > p {
+		w.work.Packed += (full - p) * s.width * t.kc
 		f(&dst[p*s.width*t.kc], s.width*t.kc, element(s.t, t.k0*s.t.Cols+first+p*s.width), s.t.Cols, t.kc, full-p)
 		p = full
 	}
@@ -53,6 +54,7 @@ func (t *packTask) panel(w *worker, s side, dst []float32, first, rows, p int) {
 	r0 := p * s.width
 	n := min(s.width, rows-r0)
 	dst = dst[r0*t.kc : (r0+s.width)*t.kc]
+	w.work.Packed += len(dst)
 	lanes := t.kern.Lanes
 	for g := 0; g < n; g += lanes {
 		n := min(lanes, n-g)

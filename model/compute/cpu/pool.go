@@ -15,6 +15,7 @@ type task interface {
 // worker is one thread's scratch memory; it grows to what the largest operation needs and stays.
 type worker struct {
 	vec
+	work   Work
 	buf    []float32
 	strips [8][]float32       // of BF16 operands, widened
 	a, b   []float32          // packed operands of a product on this thread
@@ -49,6 +50,7 @@ type pool struct {
 	ended   sync.WaitGroup
 	closed  bool
 	looks   int
+	tasks   int // so far
 
 	task     task
 	n, grain int
@@ -131,6 +133,7 @@ func (p *pool) run(t task, n, grain int) {
 	if n <= 0 {
 		return
 	}
+	p.tasks++
 	p.task, p.n, p.grain = t, n, max(grain, 1)
 	p.next.Store(0)
 	if parts := min((n+p.grain-1)/p.grain, len(p.workers)); parts > 1 {

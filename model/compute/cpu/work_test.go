@@ -1,0 +1,141 @@
+package cpu
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
+	"github.com/splora/splora/model/sparse"
+	"github.com/splora/splora/model/tensor"
+)
+
+// spent is what f takes, on two threads.
+func spent(isa string, f func(b *Backend)) Work {
+	b := New(Config{ISA: isa, Threads: 2})
+	defer b.Close()
+	f(b)
+	return b.Work()
+}
+
+// gemmWork is what a product [m,n,k] may take: each operand is packed once, in whole panels, and each block of blockK inner elements goes
+// once over the tiles of dst.
+func gemmWork(kern *simd.Kernels, m, n, k int) Work {
+	up := func(n, to int) int { return (n + to - 1) / to }
+	rows, cols, blocks := up(m, kern.MR), up(n, kern.NR), up(k, blockK)
+	return Work{Packed: (rows*kern.MR + cols*kern.NR) * k, Tiles: rows * cols * blocks, Tasks: 2 * blocks}
+}
+
+func TestAProductPacksEachOperandOnceAndGoesOnceOverItsTiles(t *testing.T) {
+	for _, isa := range ISAs() {
+		for _, s := range [][3]int{{100, 300, 600}, {33, 70, 256}, {500, 16, 90}, {16, 500, 90}} {
+			for _, order := range []int{0, 1, 2} {
+				m, n, k := s[0], s[1], s[2]
+				a, b, dst := random(tensor.F32, m, k), random(tensor.F32, k, n), tensor.New(tensor.F32, m, n)
+				if order == 1 {
+					b = b.Reshape(n, k)
+				} else if order == 2 {
+					a = a.Reshape(k, m)
+				}
+				got := spent(isa, func(be *Backend) { be.Gemm(dst, 1, a, order == 2, b, order == 1, 0) })
+				if want := gemmWork(kernels(isa), m, n, k); got != want {
+					t.Errorf("%s %v order %d: %+v, want %+v", isa, s, order, got, want)
+				}
+			}
+		}
+	}
+}
+
+// halfKept is a 2:4 weight.
+func halfKept(t *testing.T, out, in int) *sparse.Weight {
+	r := rand.New(rand.NewPCG(1, 1))
+	mask := make([]uint64, out*sparse.Words(in))
+	for i := range mask {
+		mask[i] = []uint64{0x35ac6935ac69c35a, 0x5a5a5a5a5a5a5a5a}[r.IntN(2)]
+		if end := in - i%sparse.Words(in)*64; end < 64 {
+			mask[i] &= 1<<end - 1
+		}
+	}
+	w, err := sparse.Pack(random(tensor.BF16, out, in), mask, sparse.Pattern{N: 2, M: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestTheWalksOverKeptWeightsMergeOnceAndPackEachPanelOnce(t *testing.T) {
+	const n, out, in, r = 300, 200, 136, 5
+	w := halfKept(t, out, in)
+	x, y := random(tensor.F32, n, in), random(tensor.F32, n, out)
+	b, a := random(tensor.F32, out, r), random(tensor.F32, r, in)
+	db, da, slot := tensor.New(tensor.F32, out, r), tensor.New(tensor.F32, r, in), tensor.New(tensor.F32, out, in)
+	for _, isa := range ISAs() {
+		l := kernels(isa).Kept.Lanes
+		regs := (n + l - 1) / l // of tokens; 300 end in the middle of one
+		wordsOut, wordsIn := (out+63)/64, (in+63)/64
+		for _, c := range []struct {
+			what string
+			f    func(be *Backend)
+			want Work
+		}{
+			{"forward", func(be *Backend) { be.KeptForward(y, x, slot, w, b, a, 2, 0) }, Work{Packed: in * regs * l, Merged: out * in, Words: out * wordsIn * regs}},
+			{"input", func(be *Backend) { be.KeptInput(x, y, slot, w, b, a, 2, 0) }, Work{Packed: out * regs * l, Merged: out * in, Words: in * wordsOut * regs}},
+		} {
+			got := spent(isa, c.f)
+			got.Tasks = 0
+			if got != c.want {
+				t.Errorf("%s %s: %+v, want %+v", isa, c.what, got, c.want)
+			}
+		}
+		got := spent(isa, func(be *Backend) { be.KeptAdapter(da, db, y, x, slot, w, b, a, 2) })
+		if got.Merged != 0 {
+			t.Errorf("%s adapter: merged %d elements, G needs none", isa, got.Merged)
+		}
+		// x and dy in panels, whose last may be one kernel's width wider, and A for dB.
+		least := (in+out)*n + in*r
+		if most := least*11/10 + (in+out+64)*4*l + in*8*l; got.Packed < least || got.Packed > most {
+			t.Errorf("%s adapter: packed %d elements, want %d to %d", isa, got.Packed, least, most)
+		}
+	}
+}
+
+func TestAMergeFormsEachElementOnce(t *testing.T) {
+	const out, in, r = 70, 300, 3
+	w := halfKept(t, out, in)
+	b, a, dst := random(tensor.F32, out, r), random(tensor.F32, r, in), tensor.New(tensor.F32, out, in)
+	for _, isa := range ISAs() {
+		got := spent(isa, func(be *Backend) { be.Merge(dst, w, b, a, 2) })
+		if want := (Work{Merged: out * in, Tasks: 1}); got != want {
+			t.Errorf("%s: %+v, want %+v", isa, got, want)
+		}
+	}
+}
+
+func TestAttentionMultipliesNoBlockOfKeysThatNobodySees(t *testing.T) {
+	const blocks = 5
+	for _, isa := range ISAs()[:len(ISAs())-1] {
+		kern := kernels(isa)
+		c := newAttentionCall(tensor.F32, 1, blocks*tileQ, 2, 2, 32, 0)
+		clear(c.QDoc.Int32()) // one document
+		for i := range c.QPos.Int32() {
+			c.QPos.Int32()[i] = int32(i)
+		}
+		y, lse, dq := tensor.New(tensor.F32, c.Tq, c.Hq*c.D), tensor.New(tensor.F32, c.Hq, c.Tq), tensor.New(tensor.F32, c.Tq, c.Hq*c.D)
+		dk, dv := tensor.New(tensor.F32, c.Tk, c.Hkv*c.D), tensor.New(tensor.F32, c.Tk, c.Hkv*c.D)
+		got := spent(isa, func(b *Backend) { b.AttentionBackward(dq, dk, dv, c.dy, y, lse, c.q, c.k, c.v, c.Attn) })
+		scores, sums := gemmWork(kern, tileQ, tileQ, c.D), gemmWork(kern, tileQ, c.D, tileQ)
+		pairs := c.Hq * blocks * (blocks + 1) / 2
+		want := Work{Packed: pairs * (2*scores.Packed + 3*sums.Packed), Tiles: pairs * (2*scores.Tiles + 3*sums.Tiles)}
+		if got.Tasks = 0; got != want {
+			t.Errorf("%s: %+v, want %+v", isa, got, want)
+		}
+	}
+}
+
+func ExampleBackend_Work() {
+	b := New(Config{ISA: "go", Threads: 1})
+	defer b.Close()
+	b.Gemm(tensor.New(tensor.F32, 8, 12), 1, tensor.New(tensor.F32, 8, 5), false, tensor.New(tensor.F32, 5, 12), false, 0)
+	fmt.Printf("%+v\n", b.Work())
+	// Output: {Packed:100 Tiles:6 Merged:0 Words:0 Tasks:2}
+}
