@@ -16,9 +16,10 @@ type Op struct {
 	Shape   string  `json:"shape,omitempty"`
 	Calls   int     `json:"calls"`             // in one step
 	Seconds float64 `json:"s"`                 // all calls of one step together
+	Work    float64 `json:"work_s"`            // the same in processor time, over all threads; a busy machine disturbs it less
 	Flops   float64 `json:"flops,omitempty"`   // of one call, a multiply-add being 2; products count the zeros
 	Bytes   float64 `json:"bytes,omitempty"`   // operands of one call
-	Alone   float64 `json:"alone_s,omitempty"` // one call by itself, over and over, at its best
+	Alone   float64 `json:"alone_s,omitempty"` // one call by itself, over and over, at its best; in processor time
 }
 
 // tally is the CPU backend, and counts and times what it is asked to do.
@@ -31,6 +32,7 @@ type tally struct {
 type tallied struct {
 	Op
 	spent time.Duration
+	work  time.Duration
 	again func() // the call once more: of products, whose operands outlive it
 }
 
@@ -41,9 +43,9 @@ func (t *tally) reset() { clear(t.ops); t.order = t.order[:0] }
 
 // time runs and counts a call.
 func (t *tally) time(name, shape string, flops float64, f func(), operands ...tensor.Tensor) *tallied {
-	at := time.Now()
+	at, worked := time.Now(), processorTime()
 	f()
-	spent := time.Since(at)
+	spent, work := time.Since(at), processorTime()-worked
 	key := [2]string{name, shape}
 	o := t.ops[key]
 	if o == nil {
@@ -56,6 +58,7 @@ func (t *tally) time(name, shape string, flops float64, f func(), operands ...te
 	}
 	o.Calls++
 	o.spent += spent
+	o.work += work
 	return o
 }
 
@@ -64,7 +67,7 @@ func (t *tally) steps(n int) []Op {
 	var ops []Op
 	for _, o := range t.order {
 		o.Calls /= n
-		o.Seconds = o.spent.Seconds() / float64(n)
+		o.Seconds, o.Work = o.spent.Seconds()/float64(n), o.work.Seconds()/float64(n)
 		ops = append(ops, o.Op)
 	}
 	return ops
@@ -74,9 +77,9 @@ func (t *tally) steps(n int) []Op {
 func (t *tally) alone() {
 	for _, o := range t.order {
 		for k := 0; o.again != nil && k < 4; k++ {
-			at := time.Now()
+			at := processorTime()
 			o.again()
-			if s := time.Since(at).Seconds(); k == 1 || k > 1 && s < o.Alone {
+			if s := (processorTime() - at).Seconds(); k == 1 || k > 1 && s < o.Alone {
 				o.Alone = s
 			}
 		}

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
@@ -26,8 +27,13 @@ func gemmWork(kern *simd.Kernels, m, n, k int) Work {
 	return Work{Packed: (rows*kern.MR + cols*kern.NR) * k, Tiles: rows * cols * blocks, Tasks: 2 * blocks}
 }
 
+// panelISAs are the instruction sets whose float32 products go by panels and tiles of one kind.
+func panelISAs() []string {
+	return slices.DeleteFunc(ISAs(), func(isa string) bool { u := unitFor(isa); return u.multiplies(3, 3) })
+}
+
 func TestAProductPacksEachOperandOnceAndGoesOnceOverItsTiles(t *testing.T) {
-	for _, isa := range ISAs() {
+	for _, isa := range panelISAs() {
 		for _, s := range [][3]int{{100, 300, 600}, {33, 70, 256}, {500, 16, 90}, {16, 500, 90}} {
 			for _, order := range []int{0, 1, 2} {
 				m, n, k := s[0], s[1], s[2]
