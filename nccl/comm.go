@@ -1,6 +1,7 @@
 package nccl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,14 +22,11 @@ func newComm(l *Library, handle uintptr) *Comm {
 	return c
 }
 
-// abortTime is how long a communicator that could not be formed may take to be aborted.
-const abortTime = 10 * time.Second
-
 // CommInitRankConfig forms a communicator with the nranks−1 others that call it with the same id; this is rank `rank`. It
 // returns when all have come, or when ctx ends: then what was begun is aborted. The GPU is that of the calling
 // thread's current CUDA context.
 func (l *Library) CommInitRankConfig(ctx context.Context, nranks int, id UniqueId, rank int, c Config) (*Comm, error) {
-	return l.form(ctx, "ncclCommInitRankConfig", rank, func(out *uintptr) Result {
+	return l.form(ctx, "ncclCommInitRankConfig", rank, c, func(out *uintptr) Result {
 		return l.abi.initRank(out, nranks, []UniqueId{id}, rank, c.encode())
 	})
 }
@@ -41,13 +39,13 @@ func (l *Library) CommInitRankScalable(ctx context.Context, nranks, rank int, id
 	if len(ids) < 2 {
 		panic(fmt.Sprintf("nccl: CommInitRankScalable with %d ids", len(ids)))
 	}
-	return l.form(ctx, "ncclCommInitRankScalable", rank, func(out *uintptr) Result {
+	return l.form(ctx, "ncclCommInitRankScalable", rank, c, func(out *uintptr) Result {
 		return l.abi.initRank(out, nranks, ids, rank, c.encode())
 	})
 }
 
 // form begins a communicator and waits for it.
-func (l *Library) form(ctx context.Context, call string, rank int, begin func(*uintptr) Result) (*Comm, error) {
+func (l *Library) form(ctx context.Context, call string, rank int, cfg Config, begin func(*uintptr) Result) (*Comm, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("nccl: %s: %w", call, err)
 	}
@@ -67,7 +65,7 @@ func (l *Library) form(ctx context.Context, call string, rank int, begin func(*u
 	if late := ctx.Err(); late != nil {
 		err = fmt.Errorf("nccl: %s: rank %d waits for others that have not come: %w", call, rank, late)
 	}
-	return nil, errors.Join(err, c.Abort(abortTime))
+	return nil, errors.Join(err, c.Abort(cmp.Or(cfg.AbortTime, 10*time.Second)))
 }
 
 // GetAsyncError is nil when all that was begun has been issued without error, InProgress while it is being issued, else an

@@ -2,6 +2,7 @@ package nccl
 
 import (
 	"math"
+	"time"
 	"unsafe"
 )
 
@@ -10,6 +11,8 @@ type Config struct {
 	MinCTAs, MaxCTAs int  // thread blocks that a collective may take; set both or none
 	CGAClusterSize   int  // blocks of a cluster, 1 to 8
 	SplitShare       bool // communicators split from this one share its resources
+
+	AbortTime time.Duration // how long the abort of one that could not be formed may take; 0 = 10 s
 }
 
 // config is ncclConfig_t as of 2.17, the 48 bytes that every library since then reads: a newer one fills in what follows.

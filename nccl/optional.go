@@ -53,7 +53,7 @@ func (c *Comm) CommGrow(ctx context.Context, nranks int, id *UniqueId, cfg Confi
 	if err != nil {
 		return nil, err
 	}
-	return c.lib.grow(ctx, rank, func(s slot) (r Result, err error) {
+	return c.lib.grow(ctx, rank, cfg, func(s slot) (r Result, err error) {
 		err = c.do("ncclCommGrow", func(h uintptr) Result {
 			r = c.lib.abi.grow(h, nranks, id, -1, s, cfg.encode())
 			return Success
@@ -67,15 +67,15 @@ func (l *Library) GrowInto(ctx context.Context, nranks int, id UniqueId, rank in
 	if err := l.need("ncclCommGrow"); err != nil {
 		return nil, err
 	}
-	return l.grow(ctx, rank, func(s slot) (Result, error) { return l.abi.grow(0, nranks, &id, rank, s, cfg.encode()), nil })
+	return l.grow(ctx, rank, cfg, func(s slot) (Result, error) { return l.abi.grow(0, nranks, &id, rank, s, cfg.encode()), nil })
 }
 
 // grow: the new communicator is there at once, and in progress. Its slot is written once more when it is done.
-func (l *Library) grow(ctx context.Context, rank int, begin func(slot) (Result, error)) (*Comm, error) {
+func (l *Library) grow(ctx context.Context, rank int, cfg Config, begin func(slot) (Result, error)) (*Comm, error) {
 	s := l.abi.newSlot()
 	defer s.free()
 	var gone error
-	g, err := l.form(ctx, "ncclCommGrow", rank, func(out *uintptr) Result {
+	g, err := l.form(ctx, "ncclCommGrow", rank, cfg, func(out *uintptr) Result {
 		r, err := begin(s)
 		*out, gone = s.load(), err
 		return r

@@ -1,6 +1,7 @@
 package nccl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -81,11 +82,18 @@ func installed(prefixes []string) []string {
 			more, _ := filepath.Glob(filepath.Join(p, s, wheel)) // the pattern is well-formed
 			here = append(here, more...)
 		}
-		slices.Sort(here)
-		slices.Reverse(here)
+		slices.SortFunc(here, func(a, b string) int { return cmp.Or(python(b)-python(a), strings.Compare(a, b)) })
 		found = append(found, slices.Compact(here)...)
 	}
 	return found
+}
+
+// python is the 12 of …/python3.12/…, 0 if it says none.
+func python(path string) int {
+	var minor int
+	_, v, _ := strings.Cut(path, "/python3.")
+	fmt.Sscanf(v, "%d/", &minor)
+	return minor
 }
 
 func existing(paths ...string) []string {
