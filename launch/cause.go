@@ -29,7 +29,7 @@ type suspect struct {
 // another one was lost, if there is one; a rank's own account of the time counts more than its exit, which a
 // core dump or a slow teardown delays. nil when no rank failed.
 func (w *watch) first(before oom) *Failure {
-	if w.fatal != nil {
+	if w.fatal != nil && slices.ContainsFunc(w.ranks, func(r *rank) bool { return r.exit.Code != ExitDone }) {
 		return w.blame(before)
 	}
 	var list []suspect

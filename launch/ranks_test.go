@@ -160,6 +160,44 @@ var roles = map[string]func(Contract) int{
 		fmt.Printf("{\"rank\":%d}", c.Rank)
 		return 0
 	},
+	// What a rank is told of its GPU, and which memory policy it has.
+	"gpu": func(c Contract) int {
+		var told []string
+		for _, v := range os.Environ() {
+			if strings.HasPrefix(v, "NCCL_") || strings.HasPrefix(v, "CUDA_") {
+				told = append(told, v)
+			}
+		}
+		b, _ := json.Marshal(map[string]any{"gpu": c.GPU, "env": told})
+		leave(c, "gpu", string(b))
+		return 0
+	},
+	"policy": func(c Contract) int {
+		mode, err := memoryPolicy()
+		leave(c, "policy", fmt.Sprint(mode, err))
+		return 0
+	},
+	// Publishes a checkpoint and ends when it is told to; later generations are done at once.
+	"trains": func(c Contract) int {
+		if c.Generation > 1 {
+			leave(c, "gpu", c.GPU)
+			return 0
+		}
+		term := caught(syscall.SIGTERM)
+		leave(c, "ready", "")
+		<-term
+		return 75
+	},
+	// Dies of what it did on its GPU once the test lets it.
+	"crashes": func(c Contract) int {
+		if c.Generation > 1 {
+			return 0
+		}
+		leave(c, "ready", "")
+		waitFor("go")
+		fmt.Fprintln(os.Stderr, "cuda: an illegal memory access was encountered")
+		return 1
+	},
 	"affinity": func(c Contract) int {
 		masks := ""
 		tasks, _ := filepath.Glob("/proc/self/task/*/status")
