@@ -11,7 +11,7 @@ import (
 	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/data"
 	"github.com/splora/splora/data/tokenizer"
-	"github.com/splora/splora/model/compute/cpu"
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/family"
 	"github.com/splora/splora/model/lora"
@@ -64,11 +64,12 @@ exp of the mean over windows of the mean loss of their seq-1 predictions.`,
 type inference struct {
 	model, adapter string
 	dtype          string // compute type; "" is float32
+	device         string
 	threads        int
 
 	folder *family.Folder
 	tok    *tokenizer.Tokenizer // nil: the folder has none
-	be     *cpu.Backend
+	be     compute.Backend
 }
 
 func (o *inference) flags(c *cobra.Command) {
@@ -77,16 +78,20 @@ func (o *inference) flags(c *cobra.Command) {
 	c.Flags().IntVar(&o.threads, "threads", 0, "CPU threads (0: all)")
 }
 
-// typeFlag is the flag of those commands that may compute in bfloat16.
+// typeFlag are the flags of those commands that may compute in bfloat16, and on a GPU.
 func (o *inference) typeFlag(c *cobra.Command) {
 	c.Flags().StringVar(&o.dtype, "dtype", "float32", "compute type: float32 or bfloat16")
 	complete(c, "dtype", "float32", "bfloat16")
+	deviceFlag(c, &o.device)
 }
 
 // open reads the folder and its tokenizer.
 func (o *inference) open() (err error) {
 	if o.dtype != "" && o.dtype != "float32" && o.dtype != "bfloat16" {
 		return usagef("--dtype %q: float32 or bfloat16", o.dtype)
+	}
+	if _, _, err := parseDevice(o.device); err != nil {
+		return err
 	}
 	if o.folder, err = family.Open(o.model); err != nil {
 		return err
@@ -104,21 +109,42 @@ func (o *inference) load(c *cobra.Command, opt decoder.Options) (*decoder.Model,
 	for _, n := range o.folder.Notes {
 		fmt.Fprintln(c.ErrOrStderr(), "note:", n)
 	}
-	o.be = cpu.New(cpu.Config{Threads: o.threads})
+	be, err := openDevice(o.device, true, o.threads, func(s string) { fmt.Fprintln(c.ErrOrStderr(), "note:", s) })
+	if err != nil {
+		return nil, err
+	}
+	o.be = be.Backend
+	if o.dtype == "bfloat16" {
+		opt.DType = tensor.BF16
+	}
+	weights, err := placed(o.be, w, o.folder.Config, opt)
+	if err != nil {
+		return nil, err
+	}
 	var ad *lora.Adapters
 	if o.adapter != "" {
 		a, err := safetensors.ReadAdapter(o.adapter)
 		if err != nil {
 			return nil, err
 		}
-		if ad, err = train.Frozen(o.be, o.folder.Config, w, a); err != nil {
+		if ad, err = train.Frozen(o.be, o.folder.Config, weights, a); err != nil {
 			return nil, fmt.Errorf("%s: %w", o.adapter, err)
 		}
 	}
-	if o.dtype == "bfloat16" {
-		opt.DType = tensor.BF16
+	return decoder.New(o.be, o.folder.Config, weights, ad, opt)
+}
+
+// placed is the weights where the backend computes.
+func placed(be compute.Backend, w *decoder.Resident, arch decoder.Config, opt decoder.Options) (decoder.Weights, error) {
+	d, ok := be.(compute.Planned)
+	if !ok {
+		return w, nil
 	}
-	return decoder.New(o.be, o.folder.Config, w, ad, opt)
+	p, err := decoder.Estimate(arch, nil, false, opt)
+	if err != nil {
+		return nil, err
+	}
+	return train.Place(be, d, w, p)
 }
 
 func (o *inference) close() {

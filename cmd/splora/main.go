@@ -158,6 +158,7 @@ func completeTrain(c *cobra.Command) {
 	complete(c, "recompute", "block", "none")
 	complete(c, "memory", "reuse", "fused")
 	complete(c, "dtype", "float32", "bfloat16")
+	complete(c, "device", "auto", "cpu", "cuda")
 	complete(c, "log-format", "text", "json")
 }
 

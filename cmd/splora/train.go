@@ -18,7 +18,6 @@ import (
 	"github.com/splora/splora/data/tokenizer"
 	"github.com/splora/splora/dist"
 	"github.com/splora/splora/launch"
-	"github.com/splora/splora/model/compute/cpu"
 	"github.com/splora/splora/model/family"
 )
 
@@ -38,6 +37,9 @@ trains with them. Every flag is also a key of the --config file, with underscore
 	completeTrain(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := train.Resolve(c.Flags(), &cfg, file); err != nil {
+			return err
+		}
+		if _, _, err := parseDevice(cfg.Device); err != nil {
 			return err
 		}
 		return runRank(c, cfg)
@@ -109,9 +111,12 @@ func (r *rank) run(c *cobra.Command) error {
 			r.log.Info(n)
 		}
 	}
-	be := cpu.New(cpu.Config{Threads: r.Threads})
+	be, err := openDevice(r.Device, r.place.LocalSize == 1 || r.place.GPU != "", r.Threads, func(s string) { r.log.Info(s) })
+	if err != nil {
+		return err
+	}
 	r.closers = append(r.closers, be.Close)
-	env.Backend = be
+	env.Backend = be.Backend
 	if env.Group, err = r.join(c.Context(), env); err != nil {
 		return err
 	}

@@ -22,6 +22,10 @@ func (t *trainer) announce() error {
 	var row bytes.Buffer
 	data.Preview(&row, t.Rows.Row(t.order.GlobalBatch(t.state.Step, t.state.GlobalBatch)[0]), t.Tok, false)
 	memory := Measure(t.Weights, t.Arch, t.model.Plan)
+	var err error
+	if memory.Device, err = t.onDevice(); err != nil {
+		return err
+	}
 	if t.LogFormat == "json" {
 		return t.announceJSON(row.String(), memory)
 	}

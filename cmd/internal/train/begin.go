@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/splora/splora/data"
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/lora"
 	"github.com/splora/splora/model/tensor"
@@ -65,16 +66,46 @@ func (t *trainer) build() error {
 		longest = max(longest, t.Eval.Longest())
 	}
 	options := t.Config.Options(longest)
-	if err := t.checkRoom(lc, options); err != nil {
+	t.be = t.Backend
+	if err := t.place(lc, options); err != nil {
 		return err
 	}
-	t.be = t.Backend
 	t.ad = lora.New(t.be, lc, shapes, true)
 	t.model, err = decoder.New(t.be, t.Arch, t.Weights, t.ad, options)
+	if d, ok := t.be.(compute.Planned); ok {
+		d.Seal()
+	}
 	return err
 }
 
-// checkRoom refuses what this host cannot hold, before anything is allocated.
+// place refuses what the memory cannot hold, before anything is allocated, and moves the weights to a device with memory of its own.
+func (t *trainer) place(lc lora.Config, o decoder.Options) (err error) {
+	if err := t.checkRoom(lc, o); err != nil {
+		return err
+	}
+	d, ok := t.be.(compute.Planned)
+	if !ok {
+		return nil
+	}
+	p, err := decoder.Estimate(t.Arch, &lc, true, o)
+	if err == nil {
+		t.Weights, err = Place(t.be, d, t.Weights, p)
+	}
+	return err
+}
+
+// Place reserves on a device what the weights and the plan need, and moves the weights there.
+func Place(mem compute.Memory, d compute.Planned, w decoder.Weights, p decoder.Plan) (decoder.Weights, error) {
+	host := w.(*decoder.Resident)
+	const most = 64 // vectors and buffers that the plan counts, each rounded up
+	pieces := most + 2*len(host.Blocks)
+	if err := d.Reserve(host.Size(d.Align()) + p.Total() + pieces*d.Align()); err != nil {
+		return nil, err
+	}
+	return host.On(mem), nil
+}
+
+// checkRoom refuses what this host cannot hold, before anything is allocated. A device refuses for itself.
 func (t *trainer) checkRoom(lc lora.Config, o decoder.Options) error {
 	room := hostMemory()
 	if room == 0 {
@@ -87,7 +118,7 @@ func (t *trainer) checkRoom(lc lora.Config, o decoder.Options) error {
 	if err != nil {
 		return err
 	}
-	if p.Total() > room {
+	if _, own := t.be.(compute.Planned); !own && p.Total() > room {
 		return fmt.Errorf("a rank would need %s beside the model (activations %s, adapters with gradients and moments %s), and this host has %s; lower --micro-batch, --seq or --rank: splora plan tells what a run needs",
 			humanize.Bytes(uint64(p.Total())), humanize.Bytes(uint64(p.Stack)), humanize.Bytes(uint64(p.Adapters+p.Gradients+p.Moments)), humanize.Bytes(uint64(room)))
 	}
@@ -122,7 +153,7 @@ func (t *trainer) begin(ctx context.Context) error {
 	t.state = start.State
 	t.stop = t.Patience > 0 && t.state.SinceBest >= t.Patience
 	for _, v := range []tensor.Tensor{t.ad.Params, t.ad.M, t.ad.V} {
-		if err := t.Group.Broadcast(v, 0); err != nil {
+		if err := t.broadcast(v); err != nil {
 			return err
 		}
 	}

@@ -52,6 +52,7 @@ type Config struct {
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
 	Memory    string `yaml:"memory" help:"reuse: each layer is merged, dense, into the one reused weight slot; fused: its products walk the kept weights only, where that is faster, in float32"`
 	DType     string `yaml:"dtype" resume:"same" help:"compute type of activations, merged weights and logits: float32 or bfloat16; sums, adapters and optimizer are float32"`
+	Device    string `yaml:"device" ranks:"own" help:"auto: the NVIDIA GPU that the launcher gave this rank, or the first one, if the program was built for CUDA; else the CPU; cpu; or cuda[:N]"`
 	Threads   int    `yaml:"threads" ranks:"own" help:"CPU threads of this rank (0: all it may use)"`
 
 	EvalData      List   `yaml:"eval_data" ranks:"own" help:"held-out files, as --data"`
@@ -72,7 +73,7 @@ func Defaults() Config {
 		Resume: "auto", Method: "splora", Rank: 16, Alpha: 32, Targets: List{"all-linear"},
 		MicroBatch: 1, Accum: 1, Epochs: 1, LR: 1e-3, Schedule: "cosine",
 		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Clip: 1, Shuffle: true, TooLong: "truncate",
-		Recompute: "block", Memory: "reuse", DType: "float32",
+		Recompute: "block", Memory: "reuse", DType: "float32", Device: "auto",
 		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", JoinTimeout: 600,
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/decoder"
 )
 
@@ -15,7 +16,48 @@ type Footprint struct {
 	Dense   int          `json:"dense_bytes"`   // the same linears without packing, for comparison
 	Tables  int          `json:"tables_bytes"`  // embedding, head, norms, biases
 	Plan    decoder.Plan `json:"plan"`
+
+	Device *DeviceMemory `json:"device,omitempty"` // of a backend with memory of its own
 }
+
+// DeviceMemory is what a rank holds on its device, as planned before the run and as the driver then says, in bytes.
+type DeviceMemory struct {
+	compute.Usage
+	// Collectives is what a communicator is expected to take.
+	Collectives int `json:"collectives_bytes"`
+}
+
+// communicator is what NCCL takes for its channels' buffers, by experience.
+const communicator = 512 << 20
+
+// onDevice is the device's memory; nil when the backend has none of its own.
+func (t *trainer) onDevice() (*DeviceMemory, error) {
+	d, ok := t.be.(compute.Planned)
+	if !ok {
+		return nil, nil
+	}
+	u, err := d.Usage()
+	m := &DeviceMemory{Usage: u}
+	if t.OnDevice && t.Group.Size() > 1 {
+		m.Collectives = communicator
+	}
+	return m, err
+}
+
+// Planned is all that the rank was planned to take, with what was in use on the device before it.
+func (m *DeviceMemory) Planned() int { return m.Before + m.Library + m.Arena + m.Collectives }
+
+// InUse is what the driver says is in use.
+func (m *DeviceMemory) InUse() int { return m.Total - m.Free }
+
+func (m *DeviceMemory) String() string {
+	off := 100 * (float64(m.InUse())/float64(max(1, m.Planned())) - 1)
+	return fmt.Sprintf("memory of the device: %s in use at the start (context, kernels, others), cuBLAS %s, arena %s (scratch and workspace %s in it), collectives %s: planned %s; "+
+		"the driver says %s of %s (%+.1f %%)", size(m.Before), size(m.Library), size(m.Arena), size(m.Own), size(m.Collectives), size(m.Planned()),
+		size(m.InUse()), size(m.Total), off)
+}
+
+func size(n int) string { return humanize.Bytes(uint64(max(0, n))) }
 
 // Total is what the rank needs beside the program itself; the frozen base is shared by the ranks of a host when it is mapped.
 func (f Footprint) Total() int { return f.Linears + f.Tables + f.Plan.Total() }
@@ -58,6 +100,9 @@ func (f Footprint) String() string {
 		{"in all", f.Total()},
 	} {
 		fmt.Fprintf(&b, "  %-44s %10s\n", l.name, humanize.Bytes(uint64(l.bytes)))
+	}
+	if f.Device != nil {
+		b.WriteString(f.Device.String())
 	}
 	return strings.TrimRight(b.String(), "\n")
 }

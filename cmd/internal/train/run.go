@@ -22,9 +22,11 @@ import (
 
 	"github.com/splora/splora/data"
 	"github.com/splora/splora/dist"
+	"github.com/splora/splora/launch"
 	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/lora"
+	"github.com/splora/splora/model/tensor"
 	"github.com/splora/splora/optim"
 )
 
@@ -41,6 +43,8 @@ type Env struct {
 	Eval    *data.Set // may be nil
 	Tok     data.Tokenizer
 
+	Health          func() (launch.Health, bool) // of this rank's GPU, by the driver; nil: it has none
+	OnDevice        bool             // Group takes vectors in the backend's memory; otherwise they travel by way of the host
 	ModelID, DataID string           // identities of the model's content and of the rows
 	Job             string           // the launcher's; kept in checkpoints
 	Restarted       bool             // the launcher has started this job before: what it left there goes before --resume
@@ -64,6 +68,7 @@ type trainer struct {
 	metrics *metrics // rank 0
 	report  *reporter
 	batch   data.Batch
+	host    tensor.Tensor // where vectors of a device travel through
 	stop    bool
 }
 
@@ -131,7 +136,7 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	}
 	t.ad.PutScalars(t.be, own)
 	t.Group.SetProgress(k+1, "all-reduce")
-	if err := t.Group.AllReduce(t.ad.Wire()); err != nil {
+	if err := t.allReduce(t.ad.Wire()); err != nil {
 		return rec, false, err
 	}
 	all := t.ad.Scalars(t.be)
@@ -155,7 +160,7 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	return Record{
 		Step: k + 1, Loss: loss, GradNorm: norm, LR: lr, Tokens: all.Tokens, StepS: s, TokensPerS: float64(all.Tokens) / max(s, 1e-9),
 		PeakRSSBytes: PeakRSS(), CommBytes: t.Group.Traffic().DataWritten - sent,
-		Epoch: t.order.Epoch(k+1, t.state.GlobalBatch), World: t.Group.Size(), Generation: t.Group.Generation(),
+		Epoch: t.order.Epoch(k+1, t.state.GlobalBatch), World: t.Group.Size(), Generation: t.Group.Generation(), GPU: t.gpu(),
 	}, all.Stop > 0, nil
 }
 
