@@ -30,6 +30,8 @@ type Record struct {
 	Generation   int     `json:"generation"`
 
 	EvalLoss *float64 `json:"eval_loss,omitempty"` // after this step, where an evaluation was due
+
+	*GPU // absent on a CPU
 }
 
 // metrics appends records to metrics.jsonl. Its lock, which the kernel frees when the process ends, keeps a second run out.

@@ -36,13 +36,13 @@ func (r *reporter) step(rec Record) {
 	r.last = now
 	eta := time.Duration(float64(now.Sub(r.began)) / float64(rec.Step-r.first) * float64(r.total-rec.Step))
 	if r.json {
-		r.log.Info("step", zap.Int("step", rec.Step), zap.Int("of", r.total), zap.Float64("loss", rec.Loss), zap.Float64("grad_norm", rec.GradNorm),
+		r.log.Info("step", append(rec.GPU.fields(), zap.Int("step", rec.Step), zap.Int("of", r.total), zap.Float64("loss", rec.Loss), zap.Float64("grad_norm", rec.GradNorm),
 			zap.Float64("lr", rec.LR), zap.Float64("tokens_per_s", rec.TokensPerS), zap.Int64("peak_rss_bytes", rec.PeakRSSBytes),
-			zap.Int64("comm_bytes", rec.CommBytes), zap.Duration("eta", eta))
+			zap.Int64("comm_bytes", rec.CommBytes), zap.Duration("eta", eta))...)
 		return
 	}
-	fmt.Fprintf(r.w, "step %*d/%d  loss %.4f  grad %.3g  lr %.2e  %s tok/s  peak %s  sent %s  eta %s\n", len(fmt.Sprint(r.total)), rec.Step, r.total,
-		rec.Loss, rec.GradNorm, rec.LR, humanize.Comma(int64(rec.TokensPerS)), humanize.Bytes(uint64(rec.PeakRSSBytes)), humanize.Bytes(uint64(rec.CommBytes)), clock(eta))
+	fmt.Fprintf(r.w, "step %*d/%d  loss %.4f  grad %.3g  lr %.2e  %s tok/s  peak %s  sent %s%s  eta %s\n", len(fmt.Sprint(r.total)), rec.Step, r.total,
+		rec.Loss, rec.GradNorm, rec.LR, humanize.Comma(int64(rec.TokensPerS)), humanize.Bytes(uint64(rec.PeakRSSBytes)), humanize.Bytes(uint64(rec.CommBytes)), rec.GPU.line(), clock(eta))
 }
 
 func (r *reporter) due(rec Record, now time.Time) bool {

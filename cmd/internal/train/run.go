@@ -43,7 +43,6 @@ type Env struct {
 	Eval    *data.Set // may be nil
 	Tok     data.Tokenizer
 
-	Health          func() (launch.Health, bool) // of this rank's GPU, by the driver; nil: it has none
 	OnDevice        bool             // Group takes vectors in the backend's memory; otherwise they travel by way of the host
 	ModelID, DataID string           // identities of the model's content and of the rows
 	Job             string           // the launcher's; kept in checkpoints
@@ -52,6 +51,8 @@ type Env struct {
 	Reached         func(step int)   // told on every rank when a checkpoint of that step is due
 	Log             *zap.Logger
 	Err             io.Writer // progress, for people
+
+	Health func() (launch.Health, bool) // of this rank's GPU, by the driver; nil: it has none
 }
 
 // trainer is a run of this rank.
