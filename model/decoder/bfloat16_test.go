@@ -54,7 +54,7 @@ func (g *golden) halfErrors(t *testing.T, method lora.Method) map[string]float64
 	for i, w := range m.Adapters.Windows {
 		A, B := m.Adapters.Of(i, m.Adapters.Grads)
 		for k, d := range []tensor.Tensor{A, B} {
-			got[k] = append(got[k], d.Float32()...)
+			got[k] = append(got[k], down(m, d)...)
 			want[k] = append(want[k], g.t[method.String()+"."+w.Name+".lora_"+"AB"[k:k+1]].Float32()...)
 		}
 	}

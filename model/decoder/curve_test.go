@@ -18,7 +18,13 @@ type curve struct {
 }
 
 func TestTwelveStepsOfTrainingFollowPyTorch(t *testing.T) {
-	var want curve
+	want := theCurve(t)
+	for _, memory := range []Memory{MemoryReuse, MemoryFused} {
+		follow(t, want, memory)
+	}
+}
+
+func theCurve(t *testing.T) (want curve) {
 	raw, err := os.ReadFile("testdata/curve.json")
 	if err == nil {
 		err = json.Unmarshal(raw, &want)
@@ -26,9 +32,7 @@ func TestTwelveStepsOfTrainingFollowPyTorch(t *testing.T) {
 	if err != nil || len(want.Loss) != want.Total {
 		t.Fatal("no golden curve: ", err)
 	}
-	for _, memory := range []Memory{MemoryReuse, MemoryFused} {
-		follow(t, want, memory)
-	}
+	return want
 }
 
 func follow(t *testing.T, want curve, memory Memory) {

@@ -132,8 +132,14 @@ type everywhere struct{ *cpu.Backend }
 
 func (everywhere) WalksKept(w *sparse.Weight, _ int) bool { return !w.Dense() }
 
+// onDevice, where it is set, opens the backend on which the goldens are computed instead of the CPU's.
+var onDevice func(t testing.TB) compute.Backend
+
 // backend is a CPU backend; for MemoryFused one that walks everywhere.
 func backend(t testing.TB, memory Memory) compute.Backend {
+	if onDevice != nil {
+		return onDevice(t)
+	}
 	be := cpu.New(cpu.Config{Threads: 2})
 	t.Cleanup(func() { be.Close() })
 	if memory == MemoryFused {
@@ -147,6 +153,9 @@ func (g *golden) model(t testing.TB, method lora.Method, targets []string, o Opt
 	t.Helper()
 	be := backend(t, o.Memory)
 	c, w := g.Case.Config, g.weights(t)
+	if onDevice != nil {
+		w = w.On(be)
+	}
 	lc := lora.Config{Method: method, Rank: g.Case.Rank, Alpha: g.Case.Scale * float64(g.Case.Rank), Targets: targets}
 	shapes, err := Targets(c, w, lc)
 	if err != nil {
@@ -155,8 +164,8 @@ func (g *golden) model(t testing.TB, method lora.Method, targets []string, o Opt
 	a := lora.New(be, lc, shapes, true)
 	for i, win := range a.Windows {
 		A, B := a.Of(i, a.Params)
-		be.Copy(A, g.t[win.Name+".lora_A"])
-		be.Copy(B, g.t[win.Name+".lora_B"])
+		be.Upload(A, g.t[win.Name+".lora_A"].Mem.Host)
+		be.Upload(B, g.t[win.Name+".lora_B"].Mem.Host)
 	}
 	b := g.batch()
 	o.Batch, o.Seq = max(o.Batch, b.B), max(o.Seq, b.T)
@@ -165,6 +174,13 @@ func (g *golden) model(t testing.TB, method lora.Method, targets []string, o Opt
 		t.Fatal(err)
 	}
 	return m
+}
+
+// down is t on the host.
+func down(m *Model, t tensor.Tensor) []float32 {
+	v := make([]float32, t.Len())
+	m.Download(tensor.Of(v).Mem.Host, t)
+	return v
 }
 
 // distance is ‖a−b‖₂/‖b‖₂.
@@ -212,7 +228,7 @@ func (g *golden) agrees(t *testing.T, method lora.Method, memory Memory) {
 	for i, w := range m.Adapters.Windows {
 		A, B := m.Adapters.Of(i, m.Adapters.Grads)
 		for kind, d := range map[string]tensor.Tensor{"A": A, "B": B} {
-			e := distance(d.Float32(), g.t[method.String()+"."+w.Name+".lora_"+kind].Float32())
+			e := distance(down(m, d), g.t[method.String()+"."+w.Name+".lora_"+kind].Float32())
 			if !(e <= tolerance) {
 				t.Errorf("d%s of %s: relative error %.1e", kind, w.Name, e)
 			}

@@ -106,6 +106,15 @@ func (t Tensor) Window(i, rows, cols int) Tensor {
 // Float32 is the host memory of an F32 tensor; nil when it is on a device. It satisfies dist.Vector.
 func (t Tensor) Float32() []float32 { return view[float32](t, F32) }
 
+// DeviceFloat32 is the address and the length of an F32 tensor on a device; 0 when it is in host memory. It satisfies
+// dist.DeviceVector.
+func (t Tensor) DeviceFloat32() (ptr uintptr, n int) {
+	if t.DType != F32 {
+		panic(fmt.Sprintf("tensor: %s used as %s", t.DType, F32))
+	}
+	return t.Mem.Device, t.Len()
+}
+
 // Int32 is the host memory of an I32 tensor.
 func (t Tensor) Int32() []int32 { return view[int32](t, I32) }
 

@@ -157,6 +157,9 @@ func (b *Backend) Name() string { return b.name }
 // Stream is the CUstream that all work is queued on: for collectives that must come in order with it.
 func (b *Backend) Stream() uintptr { return b.q.Handle() }
 
+// Done reports whether all that was queued is done, and never waits. It may be called on any thread.
+func (b *Backend) Done() (bool, error) { return b.q.Done() }
+
 // Sync waits for all that was queued, and reports the first failure.
 func (b *Backend) Sync() error {
 	if b.err == nil {

@@ -18,3 +18,6 @@ func Open(Config) (*Backend, error) {
 
 // Stream is never reached.
 func (b *Backend) Stream() uintptr { return 0 }
+
+// Done is never reached.
+func (b *Backend) Done() (bool, error) { return true, ErrNotBuilt }

@@ -30,6 +30,7 @@ const (
 	NoLibrary Code = libcuda.NoLibrary
 	NoDevice  Code = libcuda.NoDevice
 	NoMemory  Code = 2
+	notReady  Code = 600
 )
 
 func (c Code) Error() string {
@@ -140,6 +141,18 @@ func (q *Queue) Copy(dst, src uintptr, n int) error {
 
 // Wait waits for all that was queued.
 func (q *Queue) Wait() error { return code(C.splora_wait(q.q)) }
+
+// Done reports whether all that was queued is done.
+func (q *Queue) Done() (bool, error) {
+	switch rc := Code(C.splora_query(q.q)); rc {
+	case 0:
+		return true, nil
+	case notReady:
+		return false, nil
+	default:
+		return false, rc
+	}
+}
 
 // Alloc gives n bytes of device memory; Free gives them back.
 func (q *Queue) Alloc(n int) (at uintptr, err error) {

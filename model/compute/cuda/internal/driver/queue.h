@@ -22,3 +22,4 @@ CUresult splora_to(splora_queue *q, CUdeviceptr dst, const void *src, size_t n);
 CUresult splora_from(splora_queue *q, void *dst, CUdeviceptr src, size_t n);
 CUresult splora_copy(splora_queue *q, CUdeviceptr dst, CUdeviceptr src, size_t n);
 CUresult splora_wait(splora_queue *q);
+CUresult splora_query(splora_queue *q);
