@@ -13,9 +13,10 @@ type vital struct {
 	Rank  int           `json:"rank"`
 	Step  int           `json:"step"`
 	State string        `json:"state"`
-	Seq   int           `json:"seq"`            // collectives begun
-	What  string        `json:"what,omitempty"` // the collective it waits in
-	Age   time.Duration `json:"age,omitempty"`  // when it was passed on
+	Seq   int           `json:"seq"`             // collectives begun
+	What  string        `json:"what,omitempty"`  // the collective it waits in: operation, size, transport
+	Phase string        `json:"phase,omitempty"` // how far that is: queueing, on the stream
+	Age   time.Duration `json:"age,omitempty"`   // when it was passed on
 	heard time.Time
 }
 
@@ -25,10 +26,24 @@ func (g *group) SetProgress(step int, state string) {
 	g.vitals[g.rank].Step, g.vitals[g.rank].State = step, state
 }
 
+// setState keeps the step.
+func (g *group) setState(state string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.vitals[g.rank].State = state
+}
+
+// setPhase of the collective under way.
+func (g *group) setPhase(phase string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.phase = phase
+}
+
 // own vital now; needs mu.
 func (g *group) own() vital {
 	v := &g.vitals[g.rank]
-	v.Seq, v.What, v.heard = g.seq, g.what, time.Now()
+	v.Seq, v.What, v.Phase, v.heard = g.seq, g.what, g.phase, time.Now()
 	return *v
 }
 
@@ -59,6 +74,7 @@ func (g *group) tick(now time.Time) {
 	vs := g.aged(now)
 	lost := g.silent(now)
 	stall := g.stalled(now)
+	late := g.overdue(now)
 	if due {
 		g.beaten = now
 	}
@@ -74,6 +90,9 @@ func (g *group) tick(now time.Time) {
 	}
 	if lost != nil {
 		g.n.step(*lost)
+	}
+	if late != nil {
+		g.propose(late)
 	}
 }
 
@@ -126,21 +145,38 @@ func (g *group) trust(name string) {
 
 // stalled is a report on a collective that waits for too long, or ""; needs mu.
 func (g *group) stalled(now time.Time) string {
-	wait := now.Sub(g.since)
-	if g.what == "" || wait < g.n.cfg.Stall || now.Sub(g.warned) < g.n.cfg.Stall {
+	if g.what == "" || now.Sub(g.since) < g.n.cfg.Stall || now.Sub(g.warned) < g.n.cfg.Stall {
 		return ""
 	}
 	g.warned = now
-	var missing []string
+	return g.report(now)
+}
+
+// overdue is the end of a group whose collective over NCCL, which knows no end of its own, has taken all its time; needs mu.
+func (g *group) overdue(now time.Time) *Aborted {
+	c := g.n.cfg.NCCL
+	if g.dev == nil || !strings.HasSuffix(g.what, overNCCL) || now.Sub(g.since) < c.Timeout {
+		return nil
+	}
+	cause := fmt.Errorf("time-out of %v: %s", c.Timeout, g.report(now))
+	return &Aborted{Rank: g.rank, Cause: fmt.Sprintf("%s: %v", g.label(g.rank), cause), err: cause}
+}
+
+// report says who waits in the collective under way, and where the others are; needs mu.
+func (g *group) report(now time.Time) string {
+	var here, missing []string
 	for r, v := range g.vitals {
-		if v.Seq < g.seq {
+		if r == g.rank || v.Seq >= g.seq {
+			here = append(here, g.label(r))
+		} else {
 			missing = append(missing, g.where(r))
 		}
 	}
 	if missing == nil {
 		missing = []string{"all ranks are in it"}
 	}
-	return fmt.Sprintf("waits for %.0f s in collective %d (%s); not there yet: %s", wait.Seconds(), g.seq, g.what, strings.Join(missing, "; "))
+	return fmt.Sprintf("waits for %.0f s in collective %d (%s, %s) of generation %d, step %d, with %s; not there yet: %s", now.Sub(g.since).Seconds(), g.seq, g.what,
+		g.phase, g.a.Generation, g.vitals[g.rank].Step, strings.Join(here, ", "), strings.Join(missing, "; "))
 }
 
 // where a rank was; needs mu.
@@ -148,7 +184,11 @@ func (g *group) where(r int) string {
 	v := g.vitals[r]
 	in := ""
 	if v.What != "" {
-		in = fmt.Sprintf(", in collective %d (%s)", v.Seq, v.What)
+		in = fmt.Sprintf(", in collective %d (%s", v.Seq, v.What)
+		if v.Phase != "" {
+			in += ", " + v.Phase
+		}
+		in += ")"
 	}
 	return fmt.Sprintf("%s at step %d, %s%s, %.1f s ago", g.label(r), v.Step, v.State, in, time.Since(v.heard).Seconds())
 }

@@ -12,6 +12,7 @@ func (g *group) Close() error {
 			g.Abort(errors.New("closed during " + what))
 		}
 		g.goodbye()
+		g.leaveNCCL()
 		g.end()
 	})
 	return nil

@@ -3,11 +3,13 @@ package dist
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"time"
 
 	"github.com/splora/splora/dist/rendezvous"
+	"github.com/splora/splora/nccl"
 )
 
 // Logger takes what happens on the way: a *slog.Logger, or anything like it. args are key, value, key, value, …
@@ -45,6 +47,9 @@ type Config struct {
 	Stall     time.Duration // a collective that waits for so long is reported to Logger; 0 = 10 s
 	CloseWait time.Duration // how long Close waits for the others' goodbye; 0 = 5 s
 
+	NCCL  *NCCL            // reduce vectors in device memory over NCCL, on all ranks alike; nil = host memory only
+	Trace func(Collective) // is told of every AllReduce and Broadcast that has ended well, on its caller's goroutine; nil = nobody
+
 	AdvertiseData func(addr string) string // maps the data address to the one others shall dial (a proxy); nil = as it is
 	Logger        Logger                   // nil = silence
 }
@@ -62,6 +67,9 @@ func (c Config) resolve() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = silence{}
+	}
+	if c.NCCL != nil {
+		c.NCCL = c.NCCL.resolve()
 	}
 	setDefault(&c.Timeout, 60*time.Second)
 	setDefault(&c.LastCall, 3*time.Second)
@@ -102,7 +110,11 @@ func (c Config) validate() error {
 }
 
 func (c Config) checkTimes() error {
-	for _, d := range []time.Duration{c.Timeout, c.LastCall, c.Heartbeat, c.Silence, c.Stall, c.CloseWait} {
+	times := []time.Duration{c.Timeout, c.LastCall, c.Heartbeat, c.Silence, c.Stall, c.CloseWait}
+	if c.NCCL != nil {
+		times = append(times, c.NCCL.Timeout, c.NCCL.Budget)
+	}
+	for _, d := range times {
 		if d < 0 {
 			return errors.New("dist: a negative duration in the configuration")
 		}
@@ -110,12 +122,25 @@ func (c Config) checkTimes() error {
 	return nil
 }
 
-func (c Config) member(name, control, data string) rendezvous.Member {
+func (c Config) member(name, control, data string, lib *nccl.Library) rendezvous.Member {
 	if c.AdvertiseData != nil {
 		data = c.AdvertiseData(data)
 	}
 	return rendezvous.Member{Name: name, Host: c.Host, Node: c.NodeRank, Local: c.LocalRank, Control: control, Data: data,
-		Generation: c.Generation, Min: c.WorldMin, Max: c.WorldMax, Previous: c.Previous, Fingerprint: c.Fingerprint}
+		Generation: c.Generation, Min: c.WorldMin, Max: c.WorldMax, Previous: c.Previous, Fingerprint: c.fingerprint(lib)}
+}
+
+// fingerprint with the version of NCCL, which must be the same on all ranks, too.
+func (c Config) fingerprint(lib *nccl.Library) map[string]string {
+	if lib == nil {
+		return c.Fingerprint
+	}
+	f := maps.Clone(c.Fingerprint)
+	if f == nil {
+		f = map[string]string{}
+	}
+	f["NCCL"] = lib.GetVersion().String()
+	return f
 }
 
 type silence struct{}

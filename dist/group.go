@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Vector is what a collective reads and writes, in place. Host memory, float32.
+// Vector is what a collective reads and writes, in place: float32, in host memory, or in a device's (see DeviceVector).
 type Vector interface {
 	Float32() []float32
 }
@@ -24,7 +24,7 @@ type Group interface {
 	Size() int
 	Generation() int // as agreed at the rendezvous; 0 for Solo and Loopback
 
-	// AllReduce sets v to the sum over all ranks, in float32; the same bits on every rank and in every run.
+	// AllReduce sets v to the sum over all ranks, in float32; the same bits on every rank, and, but over NCCL, in every run.
 	AllReduce(v Vector) error
 	// Broadcast sets v to root's v.
 	Broadcast(v Vector, root int) error
@@ -45,10 +45,12 @@ type Group interface {
 	Close() error
 }
 
-// Traffic counts bytes on the sockets of this rank, handshakes included. Gossip is not in it.
+// Traffic counts bytes on the sockets of this rank, handshakes included. Gossip is not in it. What NCCL moves for a
+// collective is its own affair: counted are the calls and the bytes of their vectors.
 type Traffic struct {
 	DataWritten, DataRead       int64 // collectives
 	ControlWritten, ControlRead int64 // everything else
+	DeviceCalls, DeviceBytes    int64 // collectives over NCCL, and their vectors
 }
 
 // Aborted is the failure of the whole group: the same cause on every rank.

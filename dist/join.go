@@ -8,6 +8,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/splora/splora/nccl"
 )
 
 // Join finds the other members of the job, agrees with them on ranks and returns when all of them have joined. The
@@ -20,9 +22,15 @@ func Join(ctx context.Context, c Config) (Group, error) {
 	if c.WorldMax == 1 {
 		return &solo{generation: c.Generation}, nil
 	}
+	var lib *nccl.Library
+	if c.NCCL != nil {
+		if lib, err = c.NCCL.open(); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	n, err := startNode(c)
+	n, err := startNode(c, lib)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +54,11 @@ func (n *node) form(ctx context.Context) (*group, error) {
 	case <-ctx.Done():
 		return nil, n.explain(ctx.Err())
 	}
-	if err := g.connect(ctx); err != nil {
+	err := g.connect(ctx)
+	if err == nil && n.lib != nil {
+		err = g.joinNCCL(ctx)
+	}
+	if err != nil {
 		g.Abort(err)
 		return nil, g.failure()
 	}
@@ -74,10 +86,8 @@ func (n *node) explain(err error) error {
 
 // connect dials the right neighbour's data address and waits for the left neighbour to do the same.
 func (g *group) connect(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := g.until(ctx)
 	defer cancel()
-	stop := context.AfterFunc(g.context(), cancel)
-	defer stop()
 	right, left := g.a.Members[(g.rank+1)%g.size], g.a.Members[(g.rank+g.size-1)%g.size]
 	h := hello{Job: g.n.cfg.Job, Generation: g.a.Generation, Attempt: g.a.Attempt, Rank: g.rank, Purpose: "data", From: g.n.name, To: right.Name}
 	out, err := g.n.dialUntil(ctx, right.Data, h)

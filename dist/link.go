@@ -161,6 +161,7 @@ func (m metered) Read(b []byte) (int, error) {
 // meters of one rank.
 type meters struct {
 	dataWritten, dataRead, controlWritten, controlRead atomic.Int64
+	deviceCalls, deviceBytes                           atomic.Int64
 }
 
 func (m *meters) data(c net.Conn) net.Conn    { return metered{c, &m.dataWritten, &m.dataRead} }
@@ -168,5 +169,12 @@ func (m *meters) control(c net.Conn) net.Conn { return metered{c, &m.controlWrit
 
 func (m *meters) traffic() Traffic {
 	return Traffic{DataWritten: m.dataWritten.Load(), DataRead: m.dataRead.Load(),
-		ControlWritten: m.controlWritten.Load(), ControlRead: m.controlRead.Load()}
+		ControlWritten: m.controlWritten.Load(), ControlRead: m.controlRead.Load(),
+		DeviceCalls: m.deviceCalls.Load(), DeviceBytes: m.deviceBytes.Load()}
+}
+
+// device counts a collective over NCCL.
+func (m *meters) device(bytes int64) {
+	m.deviceCalls.Add(1)
+	m.deviceBytes.Add(bytes)
 }

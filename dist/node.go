@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/splora/splora/dist/rendezvous"
+	"github.com/splora/splora/nccl"
 )
 
 // node is one member on the network, from Join to Close: listener, links, gossip, and one goroutine (loop) that takes
@@ -23,6 +24,7 @@ type node struct {
 	self   rendezvous.Member
 	ln     net.Listener
 	gossip *gossip
+	lib    *nccl.Library // nil without NCCL
 	diag   *diagnosis
 	meters meters
 	events *queue[any]
@@ -64,8 +66,8 @@ type (
 )
 
 // startNode opens the listeners and begins to look for the others.
-func startNode(c Config) (*node, error) {
-	n := &node{cfg: c, key: derive(c.Key, "control"), diag: newDiagnosis(c.Logger), events: newQueue[any](),
+func startNode(c Config, lib *nccl.Library) (*node, error) {
+	n := &node{cfg: c, lib: lib, key: derive(c.Key, "control"), diag: newDiagnosis(c.Logger), events: newQueue[any](),
 		links: map[string]*link{}, all: map[*link]bool{}, parked: map[string]dataConn{},
 		arrival: make(chan struct{}), outcome: make(chan any, 1)}
 	n.name = fmt.Sprintf("%s/%d/%d/%d/%d-%s", c.Job, c.Generation, c.NodeRank, c.LocalRank, os.Getpid(), rand.Text()[:8])
@@ -79,8 +81,8 @@ func startNode(c Config) (*node, error) {
 		return nil, err
 	}
 	addr := net.JoinHostPort(n.gossip.host(), strconv.Itoa(port))
-	n.self = c.member(n.name, addr, addr)
-	n.state = rendezvous.New(rendezvous.Config{Self: n.self, LastCall: c.LastCall}, time.Now())
+	n.self = c.member(n.name, addr, addr, lib)
+	n.state = rendezvous.New(rendezvous.Config{Self: n.self, LastCall: c.LastCall, NeedUnique: lib != nil}, time.Now())
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.spawn(func() { n.gossip.join(n.ctx) })
 	n.spawn(n.accept)
@@ -230,6 +232,8 @@ func (n *node) step(e rendezvous.Event) {
 				panic(err) // plain data
 			}
 			n.link(a.To, a.Control).send(kRendezvous, b)
+		case rendezvous.MakeUnique:
+			n.makeUnique()
 		case rendezvous.Commit:
 			n.commit(a.Assignment)
 		case rendezvous.Fail:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/splora/splora/dist/rendezvous"
+	"github.com/splora/splora/nccl"
 )
 
 // group is a committed assignment at work: the ring for data, and rank 0 as the hub of everything else.
@@ -18,11 +19,13 @@ type group struct {
 
 	turn sync.Mutex // one collective at a time
 	ring ring
+	dev  *device // nil without NCCL
 
 	mu       sync.Mutex
 	in, out  net.Conn // left, right
 	seq      int      // collectives begun
 	what     string   // the one under way, "" = none
+	phase    string   // how far it is
 	since    time.Time
 	gathers  map[int]chan [][]byte
 	departed map[int]int   // rank → how many collectives it had done when it said goodbye
@@ -89,33 +92,76 @@ func (g *group) Size() int        { return g.size }
 func (g *group) Generation() int  { return g.a.Generation }
 func (g *group) Traffic() Traffic { return g.n.meters.traffic() }
 
+// Collective is one that has ended well.
+type Collective struct {
+	Generation, Step int
+	Seq              int    // counts this group's collectives, barriers and gathers among them, from 1
+	Op               string // "all-reduce" or "broadcast"
+	Bytes            int64  // of the vector
+	NCCL             bool   // in device memory
+	Took             time.Duration
+}
+
 // label is host/rank, the name in errors.
 func (g *group) label(rank int) string { return fmt.Sprintf("%s/%d", g.a.Members[rank].Host, rank) }
 
 func (g *group) AllReduce(v Vector) error {
-	x := v.Float32()
-	return g.collective(fmt.Sprintf("all-reduce of %d floats", len(x)), func() error { return g.ring.allReduce(x) })
+	if p, n, ok := g.onDevice(v); ok {
+		c := Collective{Op: "all-reduce", Bytes: 4 * int64(n), NCCL: true}
+		return g.collective(fmt.Sprintf("all-reduce of %d floats"+overNCCL, n), c, func() error {
+			return g.dev.run(g, func(comm *nccl.Comm, stream uintptr) error {
+				return comm.AllReduce(p, p, n, nccl.Float32, nccl.Sum, stream)
+			})
+		})
+	}
+	x := host(v)
+	c := Collective{Op: "all-reduce", Bytes: 4 * int64(len(x))}
+	return g.collective(fmt.Sprintf("all-reduce of %d floats", len(x)), c, func() error { return g.ring.allReduce(x) })
 }
 
 func (g *group) Broadcast(v Vector, root int) error {
 	checkRoot(root, g.size)
-	x := v.Float32()
-	return g.collective(fmt.Sprintf("broadcast of %d floats from rank %d", len(x), root), func() error { return g.ring.broadcast(x, root) })
+	if p, n, ok := g.onDevice(v); ok {
+		c := Collective{Op: "broadcast", Bytes: 4 * int64(n), NCCL: true}
+		return g.collective(fmt.Sprintf("broadcast of %d floats from rank %d"+overNCCL, n, root), c, func() error {
+			return g.dev.run(g, func(comm *nccl.Comm, stream uintptr) error {
+				return comm.Broadcast(p, p, n, nccl.Float32, root, stream)
+			})
+		})
+	}
+	x := host(v)
+	c := Collective{Op: "broadcast", Bytes: 4 * int64(len(x))}
+	return g.collective(fmt.Sprintf("broadcast of %d floats from rank %d", len(x), root), c, func() error { return g.ring.broadcast(x, root) })
 }
 
-// collective on the data connections. Rank 0 is told of it meanwhile, so that different calls are found out.
-func (g *group) collective(what string, run func() error) error {
+// onDevice is v's device memory, if that is where it is and NCCL can reach it.
+func (g *group) onDevice(v Vector) (ptr uintptr, n int, ok bool) {
+	ptr, n, ok = onDevice(v)
+	return ptr, n, ok && g.dev != nil
+}
+
+// collective on vectors. Rank 0 is told of it meanwhile, so that different calls are found out.
+func (g *group) collective(what string, c Collective, run func() error) error {
 	g.turn.Lock()
 	defer g.turn.Unlock()
+	began := time.Now()
 	seq, err := g.enter(what)
 	if err != nil {
 		return err
 	}
 	defer g.leave()
-	g.toHub(kCall, g.calling(seq, what, nil))
+	call := g.calling(seq, what, nil)
+	g.toHub(kCall, call)
 	if run() != nil {
 		<-g.dead
 		return g.failure()
+	}
+	if c.NCCL {
+		g.n.meters.device(c.Bytes)
+	}
+	if trace := g.n.cfg.Trace; trace != nil {
+		c.Generation, c.Step, c.Seq, c.Took = g.a.Generation, call.Step, seq, time.Since(began)
+		trace(c)
 	}
 	return nil
 }
@@ -162,7 +208,7 @@ func (g *group) enter(what string) (seq int, err error) {
 		return 0, g.failure()
 	}
 	g.seq++
-	g.what, g.since = what, time.Now()
+	g.what, g.phase, g.since = what, "queueing", time.Now()
 	early := g.early()
 	seq = g.seq
 	g.mu.Unlock()
@@ -176,7 +222,7 @@ func (g *group) enter(what string) (seq int, err error) {
 
 func (g *group) leave() {
 	g.mu.Lock()
-	g.what = ""
+	g.what, g.phase = "", ""
 	g.mu.Unlock()
 }
 
