@@ -116,7 +116,7 @@ func (r *rank) run(c *cobra.Command) error {
 		return err
 	}
 	r.closers = append(r.closers, be.Close)
-	env.Backend = be.Backend
+	env.Backend, env.Health = be.Backend, r.health(be)
 	if env.Group, err = r.join(c.Context(), env); err != nil {
 		return err
 	}
