@@ -15,7 +15,7 @@ import (
 // below 2⁻¹⁰⁸, and it does not tell Inf from NaN.
 const (
 	unitK      = 512 // inner elements of a block
-	unitK3     = 256 // with float32
+	unitK3     = 128 // with float32
 	unitPanels = 16  // panels of a block of the side packed beforehand, and the most of the other side
 )
 
@@ -44,7 +44,7 @@ func unitFor(isa string) unit {
 }
 
 // multiplies reports whether the unit has products of operands of so many parts.
-func (u unit) multiplies(pa, pb int) bool { return u.Kernels != nil && u.Strip[pa/2][pb/2][0] != nil }
+func (u unit) multiplies(pa, pb int) bool { return u.Kernels != nil && u.Strip[pa/2][pb/2][0][0] != nil }
 
 // partsOf is the number of bfloat16 that make an element.
 func partsOf(dt tensor.DType) int {
@@ -236,14 +236,14 @@ func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0,
 	fixed, step := unsafe.Pointer(&t.fixed.at(f0, k0, kc)[0]), 2*t.fixed.size(kc)
 	s := &w.unit.strip
 	*s = amx.Strip{N: f1 - f0, K: steps(kc), C: unsafe.Pointer(&c[0]), Add: k0}
-	pa, pb, ha, hb := t.fixed.parts, t.moving.parts, halves, (t.moving.rowsAt(m)+amx.Rows/2-1)/(amx.Rows/2)
+	moves, pa, pb, ha, hb := 0, t.fixed.parts, t.moving.parts, halves, (t.moving.rowsAt(m)+amx.Rows/2-1)/(amx.Rows/2)
 	if t.fixed.pairs {
-		pa, pb, ha, hb = pb, pa, hb, ha
+		moves, pa, pb, ha, hb = 1, pb, pa, hb, ha
 		s.A, s.B, s.BStep = unsafe.Pointer(&panel[0]), fixed, step
 	} else {
 		s.A, s.AStep, s.B = fixed, step, unsafe.Pointer(&panel[0])
 	}
-	t.u.Strip[pa/2][pb/2][hb-1+2*(ha-1)](s)
+	t.u.Strip[pa/2][pb/2][moves][hb-1+2*(ha-1)](s)
 }
 
 // store writes the blocks of fixed panels [f0, f1) by moving panel m to dst.

@@ -47,9 +47,9 @@ type Strip struct {
 type Kernels struct {
 	// Name is "amx" or "avx512bf16".
 	Name string
-	// Strip[pa/2][pb/2][hb-1 + 2·(ha-1)] is the product of panels of pa and pb parts (1 or 3) of which the first ha and hb halves are used;
-	// nil: there is none.
-	Strip [2][2][4]func(*Strip)
+	// Strip[pa/2][pb/2][m][hb-1 + 2·(ha-1)] is the product of panels of pa and pb parts (1 or 3) of which the first ha and hb halves are used,
+	// the best where many panels of a (m = 0) or of b (m = 1) meet one of the other side; nil: there is none.
+	Strip [2][2][2][4]func(*Strip)
 }
 
 // Packing, for all units. Rows packs rows of memory as a panel of a: row r from src + r·stride bytes, k elements. Along packs a panel of b from

@@ -12,8 +12,10 @@ func Pairs() *Kernels {
 		return nil
 	}
 	k := &Kernels{Name: "avx512bf16"}
-	for i := range k.Strip[0][0] {
-		k.Strip[0][0][i] = pairs
+	for moves := range 2 {
+		for i := range 4 {
+			k.Strip[0][0][moves][i] = pairs
+		}
 	}
 	return k
 }
@@ -24,9 +26,11 @@ func Tiles() *Kernels {
 	if !vectors() || !x.HasAVX512BF16 || !x.HasAMXTile || !x.HasAMXBF16 || !permitted() {
 		return nil
 	}
-	return &Kernels{Name: "amx", Strip: [2][2][4]func(*Strip){
-		{{strip11x11, strip11x12, strip11x21, strip11x22}, {strip13x11, strip13x12, strip13x21, strip13x22}},
-		{{strip31x11, strip31x12, strip31x21, strip31x22}, {strip33x11, strip33x12, strip33x21, strip33x22}},
+	return &Kernels{Name: "amx", Strip: [2][2][2][4]func(*Strip){
+		{{{strip11x11a, strip11x12a, strip11x21a, strip11x22a}, {strip11x11b, strip11x12b, strip11x21b, strip11x22b}},
+			{{strip13x11a, strip13x12a, strip13x21a, strip13x22a}, {strip13x11b, strip13x12b, strip13x21b, strip13x22b}}},
+		{{{strip31x11a, strip31x12a, strip31x21a, strip31x22a}, {strip31x11b, strip31x12b, strip31x21b, strip31x22b}},
+			{{strip33x11a, strip33x12a, strip33x21a, strip33x22a}, {strip33x11b, strip33x12b, strip33x21b, strip33x22b}}},
 	}}
 }
 
@@ -66,49 +70,97 @@ func store32(dst unsafe.Pointer, stride int, src unsafe.Pointer, rows, cols int,
 func store16(dst unsafe.Pointer, stride int, src unsafe.Pointer, rows, cols int, alpha, beta float32)
 
 //go:noescape
-func strip11x11(s *Strip)
+func strip11x11a(s *Strip)
 
 //go:noescape
-func strip11x12(s *Strip)
+func strip11x11b(s *Strip)
 
 //go:noescape
-func strip11x21(s *Strip)
+func strip11x12a(s *Strip)
 
 //go:noescape
-func strip11x22(s *Strip)
+func strip11x12b(s *Strip)
 
 //go:noescape
-func strip13x11(s *Strip)
+func strip11x21a(s *Strip)
 
 //go:noescape
-func strip13x12(s *Strip)
+func strip11x21b(s *Strip)
 
 //go:noescape
-func strip13x21(s *Strip)
+func strip11x22a(s *Strip)
 
 //go:noescape
-func strip13x22(s *Strip)
+func strip11x22b(s *Strip)
 
 //go:noescape
-func strip31x11(s *Strip)
+func strip13x11a(s *Strip)
 
 //go:noescape
-func strip31x12(s *Strip)
+func strip13x11b(s *Strip)
 
 //go:noescape
-func strip31x21(s *Strip)
+func strip13x12a(s *Strip)
 
 //go:noescape
-func strip31x22(s *Strip)
+func strip13x12b(s *Strip)
 
 //go:noescape
-func strip33x11(s *Strip)
+func strip13x21a(s *Strip)
 
 //go:noescape
-func strip33x12(s *Strip)
+func strip13x21b(s *Strip)
 
 //go:noescape
-func strip33x21(s *Strip)
+func strip13x22a(s *Strip)
 
 //go:noescape
-func strip33x22(s *Strip)
+func strip13x22b(s *Strip)
+
+//go:noescape
+func strip31x11a(s *Strip)
+
+//go:noescape
+func strip31x11b(s *Strip)
+
+//go:noescape
+func strip31x12a(s *Strip)
+
+//go:noescape
+func strip31x12b(s *Strip)
+
+//go:noescape
+func strip31x21a(s *Strip)
+
+//go:noescape
+func strip31x21b(s *Strip)
+
+//go:noescape
+func strip31x22a(s *Strip)
+
+//go:noescape
+func strip31x22b(s *Strip)
+
+//go:noescape
+func strip33x11a(s *Strip)
+
+//go:noescape
+func strip33x11b(s *Strip)
+
+//go:noescape
+func strip33x12a(s *Strip)
+
+//go:noescape
+func strip33x12b(s *Strip)
+
+//go:noescape
+func strip33x21a(s *Strip)
+
+//go:noescape
+func strip33x21b(s *Strip)
+
+//go:noescape
+func strip33x22a(s *Strip)
+
+//go:noescape
+func strip33x22b(s *Strip)

@@ -173,9 +173,11 @@ func TestAStripIsTheSumOfTheProductsOfParts(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, 3))
 		for _, pa := range []int{1, 3} {
 			for _, pb := range []int{1, 3} {
-				for h, f := range unit.Strip[pa/2][pb/2] {
-					if f != nil {
-						strip(t, fmt.Sprintf("%s %d×%d parts, halves %d", unit.Name, pa, pb, h), r, f, pa, pb, 16*(1+h/2), 16*(1+h%2))
+				for moves, list := range unit.Strip[pa/2][pb/2] {
+					for h, f := range list {
+						if f != nil {
+							strip(t, fmt.Sprintf("%s %d×%d parts, halves %d, moves %d", unit.Name, pa, pb, h, moves), r, f, pa, pb, 16*(1+h/2), 16*(1+h%2))
+						}
 					}
 				}
 			}

@@ -39,6 +39,11 @@ func (a *asm) tileLoad(tile int, base, index string, disp int) {
 	a.bytes(fmt.Sprintf("TILELOADD %d(%s)(%s*1), TMM%d", disp, base, index, tile), tileMove(pF2, tile, base, index, disp))
 }
 
+// tileStream is tileLoad of what will not be used again soon: it leaves the first cache to others.
+func (a *asm) tileStream(tile int, base, index string, disp int) {
+	a.bytes(fmt.Sprintf("TILELOADDT1 %d(%s)(%s*1), TMM%d", disp, base, index, tile), tileMove(p66, tile, base, index, disp))
+}
+
 func (a *asm) tileStore(tile int, base, index string, disp int) {
 	a.bytes(fmt.Sprintf("TILESTORED TMM%d, %d(%s)(%s*1)", tile, disp, base, index), tileMove(pF3, tile, base, index, disp))
 }

@@ -15,7 +15,9 @@ func strips(a *asm) {
 	config(a)
 	for _, p := range [][2]int{{1, 1}, {1, 3}, {3, 1}, {3, 3}} {
 		for _, h := range [][2]int{{2, 2}, {2, 1}, {1, 2}, {1, 1}} {
-			strip(a, p[0], p[1], h[0], h[1])
+			for _, moves := range []string{"a", "b"} {
+				strip(a, p[0], p[1], h[0], h[1], moves)
+			}
 		}
 	}
 	pairs(a)
@@ -53,11 +55,18 @@ func terms(pa, pb int) [][2]int {
 
 // strip writes
 //
-//	func strip33x22(s *Strip)
+//	func strip33x22a(s *Strip)
 //
-// for pa and pb parts, and as many halves of rows and columns as there are. TMM0…3 hold c, TMM4, 5 the halves of a, TMM6, 7 those of b.
-func strip(a *asm, pa, pb, rows, cols int) {
-	a.text(fmt.Sprintf("strip%d%dx%d%d", pa, pb, rows, cols), 8)
+// for pa and pb parts, as many halves of rows and columns as there are, and one side, a or b, that moves: its panels come from the second
+// cache and leave the first one to the other side's. TMM0…3 hold c, TMM4, 5 the halves of a, TMM6, 7 those of b.
+func strip(a *asm, pa, pb, rows, cols int, moves string) {
+	loadA, loadB := a.tileLoad, a.tileLoad
+	if moves == "a" {
+		loadA = a.tileStream
+	} else {
+		loadB = a.tileStream
+	}
+	a.text(fmt.Sprintf("strip%d%dx%d%d%s", pa, pb, rows, cols, moves), 8)
 	a.f("MOVQ s+0(FP), AX")
 	a.f("LEAQ config<>(SB), DX")
 	a.tileConfig("DX")
@@ -85,12 +94,12 @@ func strip(a *asm, pa, pb, rows, cols int) {
 	for _, t := range terms(pa, pb) {
 		if inA != t[0] {
 			for i := range rows {
-				a.tileLoad(4+i, "SI", "R8", tile*(2*t[0]+i))
+				loadA(4+i, "SI", "R8", tile*(2*t[0]+i))
 			}
 		}
 		for j := range cols {
 			if inB != t[1] {
-				a.tileLoad(6+j, "DI", "R8", tile*(2*t[1]+j))
+				loadB(6+j, "DI", "R8", tile*(2*t[1]+j))
 			}
 			for i := range rows {
 				a.tileDot(2*i+j, 4+i, 6+j)
