@@ -20,10 +20,12 @@ import (
 // cpuConfig is what the cpu command compares.
 type cpuConfig struct {
 	shapes, recompute, methods, peers []string
+	dtypes, patterns                  []string
 	threads                           []int
 	layers, vocab, batch, rank        int
-	pattern, storage                  string
+	storage                           string
 	steps, rounds                     int
+	ops                               bool
 	python, out                       string
 	calm                              float64
 }
@@ -37,12 +39,17 @@ func newCPU() *cobra.Command {
 torch, transformers and peft is there. Every measurement is a fresh process; the methods take turns, --rounds times, with equal
 threads. A ratio is taken between two measurements of one round; the table shows its median.
 
+Behind the table stands where the time of a step goes, measured once more for the first method (--ops=false: not): the share of each
+kind of operation, its rate, that of the vector units' multiply-adds at most, and the share that the products would have if each ran as
+fast as it does by itself.
+
 The speed is the median of the steps after the first. Memory is the peak of the resident set: of the whole process, and above the
 same process before it had a model. The first step counts from the start of the process, without the making of random weights.
 
 A method may carry settings of the step command, each behind a colon: splora:rank=8:alpha=16.`,
 		Example: `  splora-bench cpu --shapes 512x512,1024x512 --out results.jsonl
   splora-bench cpu --shapes 512x2048 --recompute block --peers lora --threads 1,2
+  splora-bench cpu --shapes 1024x512 --dtypes bfloat16 --patterns 2:4,0.7
   splora-bench cpu --shapes 512x512 --peers "" --methods splora:rank=8,splora:rank=64`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -63,8 +70,10 @@ A method may carry settings of the step command, each behind a colon: splora:ran
 	f.IntVar(&o.vocab, "vocab", 8192, "vocabulary")
 	f.IntVar(&o.batch, "batch", 1, "rows of a step")
 	f.IntVar(&o.rank, "rank", 16, "adapter rank")
-	f.StringVar(&o.pattern, "pattern", "2:4", "n:m keeps n of m; a number is the fraction removed")
-	f.StringVar(&o.storage, "storage", "bfloat16", "type that splora's frozen base is stored in: float32, bfloat16 or float16; both compute in float32, and the peer stores that")
+	f.StringSliceVar(&o.patterns, "patterns", []string{"2:4"}, "n:m keeps n of m; a number is the fraction removed; comma-separated")
+	f.StringSliceVar(&o.dtypes, "dtypes", []string{"float32"}, "float32, bfloat16: the type that both compute in, and that the peer stores its base in")
+	f.StringVar(&o.storage, "storage", "bfloat16", "type that splora's frozen base is stored in: float32, bfloat16 or float16")
+	f.BoolVar(&o.ops, "ops", true, "measure also where the time goes")
 	f.IntVar(&o.steps, "steps", 5, "timed steps of a measurement")
 	f.IntVar(&o.rounds, "rounds", 3, "measurements of each method")
 	f.Float64Var(&o.calm, "calm", 0, "before a measurement, wait up to two minutes until other programs keep fewer than so many cores busy, and measure again, at most twice, when they did not stay so (0: do neither)")
@@ -90,8 +99,15 @@ func (o cpuConfig) check() error {
 			return usagef("--peers %q: %s", p, strings.Join(peerMethods[:], ", "))
 		}
 	}
-	if _, _, err := sparse.ParsePattern(o.pattern); err != nil {
-		return usage{err}
+	for _, p := range o.patterns {
+		if _, _, err := sparse.ParsePattern(p); err != nil {
+			return usage{err}
+		}
+	}
+	for _, d := range o.dtypes {
+		if d != "float32" && d != "bfloat16" {
+			return usagef("--dtypes %q: float32 or bfloat16", d)
+		}
 	}
 	if _, err := family.ParseDType(o.storage); err != nil {
 		return usage{err}
@@ -99,8 +115,8 @@ func (o cpuConfig) check() error {
 	if min(o.layers, o.vocab, o.batch, o.rank, o.steps, o.rounds, slices.Min(append(o.threads, 1))) < 1 {
 		return usagef("--layers, --vocab, --batch, --rank, --steps, --rounds, --threads: at least 1")
 	}
-	if len(o.shapes)*len(o.recompute)*len(o.threads)*(len(o.methods)+len(o.peers)) == 0 {
-		return usagef("nothing to measure: --shapes, --recompute, --threads, and --methods or --peers need a value")
+	if len(o.shapes)*len(o.recompute)*len(o.threads)*len(o.dtypes)*len(o.patterns)*(len(o.methods)+len(o.peers)) == 0 {
+		return usagef("nothing to measure: --shapes, --dtypes, --patterns, --recompute, --threads, and --methods or --peers need a value")
 	}
 	return nil
 }
@@ -120,6 +136,8 @@ type setting struct {
 	Shape     shape  `json:"shape"`
 	Recompute string `json:"recompute"`
 	Threads   int    `json:"threads"`
+	DType     string `json:"compute"`
+	Pattern   string `json:"pattern"`
 }
 
 func (o cpuConfig) bench(c *cobra.Command) (*bench, error) {
@@ -172,8 +190,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 func (b *bench) settings() (all []setting) {
 	for _, s := range b.shapes {
 		for _, t := range b.threads {
-			for _, r := range b.recompute {
-				all = append(all, setting{s, r, t})
+			for _, d := range b.dtypes {
+				for _, p := range b.patterns {
+					for _, r := range b.recompute {
+						all = append(all, setting{s, r, t, d, p})
+					}
+				}
 			}
 		}
 	}
@@ -182,7 +204,7 @@ func (b *bench) settings() (all []setting) {
 
 // compare measures all methods in turns.
 func (b *bench) compare(ctx context.Context, dir string, s setting) error {
-	model, err := s.Shape.model(dir, b.pattern, b.storage)
+	model, err := s.Shape.model(dir, s.Pattern, b.storage)
 	if err != nil {
 		return err
 	}
@@ -194,24 +216,42 @@ func (b *bench) compare(ctx context.Context, dir string, s setting) error {
 			}
 		}
 	}
-	_, err = fmt.Fprintln(b.out, g)
+	if _, err = fmt.Fprintln(b.out, g); err != nil || !b.ops || len(b.methods) == 0 {
+		return err
+	}
+	return b.breakdown(ctx, g, model)
+}
+
+// breakdown measures our first method once more and shows where its time goes.
+func (b *bench) breakdown(ctx context.Context, g *group, model string) error {
+	m, err := b.inPeace(ctx, func() (Measurement, error) {
+		return child(ctx, b.self, nil, nil, append(b.stepArgs(g.setting, b.methods[0], model), "--ops")...)
+	})
+	if err != nil {
+		return fmt.Errorf("splora %s --ops: %w", b.methods[0], err)
+	}
+	rec := record{Kind: "ops", Who: whoSplora, Method: b.methods[0], Setting: g.setting, Rank: b.rank, Storage: b.storage, Load: load(), Measurement: &m}
+	if err := b.record.write(rec); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(b.out, breakdown(m))
 	return err
 }
 
 // one is a measurement by one method. A peer that fails is noted, and has no figures.
 func (b *bench) one(ctx context.Context, g *group, i, round int, model string) error {
 	row := &g.rows[i]
-	rec := record{Kind: "run", Who: row.who, Method: row.method, Setting: g.setting, Pattern: b.pattern, Rank: b.rank, Round: round + 1, Load: load()}
+	rec := record{Kind: "run", Who: row.who, Method: row.method, Setting: g.setting, Rank: b.rank, Round: round + 1, Load: load()}
 	if row.who == whoSplora {
 		rec.Storage = b.storage
 	} else {
-		rec.Storage = "float32"
+		rec.Storage = g.DType
 	}
 	m, err := b.inPeace(ctx, func() (Measurement, error) { return b.start(ctx, g.setting, row, model) })
 	if err == nil {
 		rec.Measurement = &m
-		fmt.Fprintf(b.notes, "hidden %d seq %d %s, %d threads, round %d: %s %.3f s, %.0f MB (others: %.2f cores)\n",
-			g.Shape.Hidden, g.Shape.Seq, g.Recompute, g.Threads, round+1, row.name(), m.Step(), float64(m.PeakRSS)/1e6, m.Others)
+		fmt.Fprintf(b.notes, "hidden %d seq %d %s %s %s, %d threads, round %d: %s %.3f s, %.0f MB (others: %.2f cores)\n",
+			g.Shape.Hidden, g.Shape.Seq, g.DType, g.Pattern, g.Recompute, g.Threads, round+1, row.name(), m.Step(), float64(m.PeakRSS)/1e6, m.Others)
 	} else if rec.Error = err.Error(); row.who == whoSplora || ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", row.name(), err)
 	} else {
@@ -244,7 +284,7 @@ func (b *bench) start(ctx context.Context, s setting, row *row, model string) (M
 // stepArgs is the command line of a measurement of ours; the method's own settings come last and win.
 func (b *bench) stepArgs(s setting, method, model string) []string {
 	parts := strings.Split(method, ":")
-	args := []string{"step", "--model", model, "--method", parts[0], "--recompute", s.Recompute, "--threads", fmt.Sprint(s.Threads), "--rank", fmt.Sprint(b.rank),
+	args := []string{"step", "--model", model, "--method", parts[0], "--recompute", s.Recompute, "--dtype", s.DType, "--threads", fmt.Sprint(s.Threads), "--rank", fmt.Sprint(b.rank),
 		"--alpha", fmt.Sprint(train.Defaults().Alpha), "--micro-batch", fmt.Sprint(s.Shape.Batch), "--seq", fmt.Sprint(s.Shape.Seq), "--max-steps", fmt.Sprint(b.steps + 1)}
 	for _, p := range parts[1:] {
 		args = append(args, "--"+p)

@@ -64,7 +64,7 @@ func TestWithoutAPeerThereIsANoteAndATable(t *testing.T) {
 		if !strings.Contains(out, "no PyTorch beside it: "+c.python) || !strings.Contains(out, c.note) {
 			t.Errorf("no note of %q in:\n%s", c.note, out)
 		}
-		if !strings.Contains(out, "ratios to splora lora") || len(raw) != 1+2*2 {
+		if !strings.Contains(out, "ratios to splora lora") || len(raw) != 1+2*2+1 || !strings.Contains(out, "where a step of") {
 			t.Errorf("%d records and\n%s", len(raw), out)
 		}
 	}
@@ -79,7 +79,10 @@ func TestTheRawFileBeginsWithTheCommandAndTakesTurns(t *testing.T) {
 		}
 	}
 	var order []string
-	for _, r := range raw[1:] {
+	if last := raw[len(raw)-1]; last["kind"] != "ops" || last["ops"] == nil {
+		t.Errorf("the last record %v does not say where the time goes", last)
+	}
+	for _, r := range raw[1 : len(raw)-1] {
 		order = append(order, r["method"].(string))
 		if r["planned_bytes"].(float64) <= r["stack_bytes"].(float64) || r["setting"].(map[string]any)["threads"] != 1.0 {
 			t.Errorf("record %v", r)
@@ -97,7 +100,7 @@ func TestAPeerIsToldTheSettingAndItsFiguresAreRead(t *testing.T) {
 	python := script(t, `if [ "$1" = -c ]; then echo '{"torch":"9","transformers":"8","peft":"7","python":"6"}'; exit; fi
 grep -q MergeAgain || exit 3
 case "$*" in
-"- --method lora --recompute none --pattern 2:4 --alpha 32 --hidden 64 --inter 172 --layers 1 --heads 1 --vocab 65 --seq 8 --batch 1 --rank 2 --steps 3 --threads 1 --began "*)
+"- --method lora --recompute none --pattern 2:4 --dtype float32 --alpha 32 --hidden 64 --inter 172 --layers 1 --heads 1 --vocab 65 --seq 8 --batch 1 --rank 2 --steps 3 --threads 1 --began "*)
   [ "$OMP_NUM_THREADS" = 1 ] && echo noise && echo '{"steps_s":[3,1,2],"work_s":[1],"first_step_s":9,"making_s":4,"peak_rss_bytes":7000000,"empty_rss_bytes":3000000}' ;;
 *) echo 'RuntimeError: out of luck' >&2; exit 1 ;;
 esac`)
@@ -109,7 +112,7 @@ esac`)
 	if !hasRow(out, want) {
 		t.Errorf("no row %v in:\n%s", want, out)
 	}
-	if !hasRow(out, []string{"torch", "splora-naive", "failed"}) || len(raw) != 1+2*5 {
+	if !hasRow(out, []string{"torch", "splora-naive", "failed"}) || len(raw) != 1+2*5+1 {
 		t.Errorf("%d records and\n%s", len(raw), out)
 	}
 	if v := raw[0]["versions"].(map[string]any); v["torch"] != "9" || v["go"] == nil {
@@ -133,7 +136,7 @@ func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"--shapes", "512"}, {"--shapes", "100x64"}, {"--shapes", "512x64y"}, {"--shapes", ""}, {"--recompute", "some"}, {"--methods", "full"}, {"--peers", "qlora"},
-		{"--pattern", "5:4"}, {"--storage", "int3"}, {"--steps", "0"}, {"--threads", "0"}, {"--peers", "", "--out", there}, {"more"},
+		{"--patterns", "5:4"}, {"--dtypes", "float16"}, {"--storage", "int3"}, {"--steps", "0"}, {"--threads", "0"}, {"--peers", "", "--out", there}, {"more"},
 	} {
 		var out, errs bytes.Buffer
 		if code := run(context.Background(), append([]string{"cpu"}, args...), &out, &errs); code != 2 {

@@ -66,7 +66,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(newCPU(), newStep())
+	root.AddCommand(newCPU(), newStep(), newSummary())
 	return root
 }
 

@@ -46,7 +46,7 @@ func findPeer(ctx context.Context, python string) (p *peer, versions map[string]
 
 // measure runs peer.py, which it reads from its standard input.
 func (p *peer) measure(ctx context.Context, s setting, method string, o cpuConfig) (Measurement, error) {
-	args := []string{"-", "--method", method, "--recompute", s.Recompute, "--pattern", o.pattern, "--alpha", fmt.Sprint(train.Defaults().Alpha)}
+	args := []string{"-", "--method", method, "--recompute", s.Recompute, "--pattern", s.Pattern, "--dtype", s.DType, "--alpha", fmt.Sprint(train.Defaults().Alpha)}
 	for _, f := range []struct {
 		name string
 		v    int

@@ -30,7 +30,6 @@ type record struct {
 	Who     string  `json:"who"`
 	Method  string  `json:"method"`
 	Setting setting `json:"setting"`
-	Pattern string  `json:"pattern"`
 	Rank    int     `json:"rank"`
 	Storage string  `json:"storage"`
 	Round   int     `json:"round"`

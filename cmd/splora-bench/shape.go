@@ -52,7 +52,7 @@ func (s shape) config() []byte {
 
 // model writes the shape's random weights, pruned and packed, into a folder below dir, if they are not there yet.
 func (s shape) model(dir, pattern, storage string) (string, error) {
-	out := filepath.Join(dir, fmt.Sprintf("hidden-%d-positions-%d", s.Hidden, max(4096, s.Seq)))
+	out := filepath.Join(dir, fmt.Sprintf("hidden-%d-positions-%d-%s", s.Hidden, max(4096, s.Seq), strings.ReplaceAll(pattern, ":", "of")))
 	if matches, _ := filepath.Glob(filepath.Join(out, "config.json")); len(matches) > 0 {
 		return out, nil
 	}

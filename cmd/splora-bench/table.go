@@ -119,8 +119,8 @@ func (g *group) others() float64 {
 func (g *group) String() string {
 	var b strings.Builder
 	ref, s := g.reference(), g.Shape
-	fmt.Fprintf(&b, "hidden %d, inner %d, %d layers, vocabulary %d, seq %d, batch %d; recompute %s, %d threads; ratios to %s; other programs kept %.2f cores busy\n",
-		s.Hidden, s.Inter, s.Layers, s.Vocab, s.Seq, s.Batch, g.Recompute, g.Threads, ref.name(), g.others())
+	fmt.Fprintf(&b, "hidden %d, inner %d, %d layers, vocabulary %d, seq %d, batch %d; %s, %s, recompute %s, %d threads; ratios to %s; other programs kept %.2f cores busy\n",
+		s.Hidden, s.Inter, s.Layers, s.Vocab, s.Seq, s.Batch, g.DType, g.Pattern, g.Recompute, g.Threads, ref.name(), g.others())
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tstep s\ttokens/s\tspeed\tcpu s\tratio\tpeak MB\tratio\tabove empty MB\tratio\tplanned MB\tfirst step s\t")
 	for i := range g.rows {

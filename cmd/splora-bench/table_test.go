@@ -39,7 +39,7 @@ func TestRatiosAreTakenWithinARound(t *testing.T) {
 }
 
 func TestTheTableComparesWithPEFTAndWithTheFastestExactPeer(t *testing.T) {
-	g := newGroup(setting{shape{Hidden: 64, Seq: 10, Batch: 2}, "none", 2}, []string{"splora"}, []string{"lora", "splora-naive", "splora-recompute"})
+	g := newGroup(setting{shape{Hidden: 64, Seq: 10, Batch: 2}, "none", 2, "float32", "2:4"}, []string{"splora"}, []string{"lora", "splora-naive", "splora-recompute"})
 	m := at(0.5, 40e6, 20e6)
 	m.Planned, m.First, m.Making = 16e6, 0.75, 0.25
 	for i, r := range []*Measurement{m, at(1, 100e6, 60e6), at(4, 300e6, 60e6), at(2, 160e6, 60e6)} {

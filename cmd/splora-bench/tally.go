@@ -19,7 +19,7 @@ type Op struct {
 	Work    float64 `json:"work_s"`            // the same in processor time, over all threads; a busy machine disturbs it less
 	Flops   float64 `json:"flops,omitempty"`   // of one call, a multiply-add being 2; products count the zeros
 	Bytes   float64 `json:"bytes,omitempty"`   // operands of one call
-	Alone   float64 `json:"alone_s,omitempty"` // one call by itself, over and over, at its best; in processor time
+	Alone   float64 `json:"alone_s,omitempty"` // one call by itself, over and over, at its best
 }
 
 // tally is the CPU backend, and counts and times what it is asked to do.
@@ -76,10 +76,10 @@ func (t *tally) steps(n int) []Op {
 // alone times every product by itself: the best of some calls.
 func (t *tally) alone() {
 	for _, o := range t.order {
-		for k := 0; o.again != nil && k < 4; k++ {
-			at := processorTime()
+		for k := 0; o.again != nil && k < 6; k++ {
+			at := time.Now()
 			o.again()
-			if s := (processorTime() - at).Seconds(); k == 1 || k > 1 && s < o.Alone {
+			if s := time.Since(at).Seconds(); k == 1 || k > 1 && s < o.Alone {
 				o.Alone = s
 			}
 		}
