@@ -22,6 +22,9 @@ type Set struct {
 // Len returns the number of rows.
 func (s *Set) Len() int { return len(s.index) - 1 }
 
+// Bytes returns the size of the mapped cache file.
+func (s *Set) Bytes() int { return len(s.mem) }
+
 // Longest returns the number of tokens of the longest row.
 func (s *Set) Longest() int { return len(s.iota) }
 

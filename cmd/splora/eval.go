@@ -140,7 +140,7 @@ func placed(be compute.Backend, w *decoder.Resident, arch decoder.Config, opt de
 	if !ok {
 		return w, nil
 	}
-	p, err := decoder.Estimate(arch, nil, false, opt)
+	p, err := decoder.Estimate(be, arch, w, nil, false, opt)
 	if err != nil {
 		return nil, err
 	}

@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/model/compute/cpu"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/family"
 	"github.com/splora/splora/model/sparse"
-	"github.com/splora/splora/model/tensor"
 )
 
 func newInit() *cobra.Command {
@@ -132,9 +132,13 @@ func newPlan() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "The memory that a run is going to use, without running it",
-		Long: `plan prints what one rank of train would allocate, from a model folder or from a config.json alone, with train's flags, for rows
-of --seq tokens (train allocates less when no row is that long). For a config.json, --pattern says how the linears are
-going to be pruned.`,
+		Long: `plan prints the resident memory that one rank of train comes to on this machine, from a model folder or from a config.json
+alone, with train's flags, for rows of --seq tokens: train allocates for the longest row that there is, and less when none is
+that long. The tokenised rows, a mapped file, come on top. For a config.json, --pattern says how the linears are going to be
+pruned.
+
+A packed folder is mapped, not read: it stands in memory once, however many ranks of the host use it, and where memory is
+short the system drops parts of it and reads them again. A Hugging Face folder's sparse linears are packed in each rank's own memory.`,
 		Args: noArgs,
 	}
 	c.Flags().StringVar(&file, "config", "", "YAML file with train's settings")
@@ -167,29 +171,11 @@ going to be pruned.`,
 	return c
 }
 
-// footprint is plan of a folder or a config.json.
+// footprint is plan of a folder or a config.json, on this machine's processors.
 func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) {
-	var arch decoder.Config
-	if strings.HasSuffix(cfg.Model, ".json") {
-		a, err := family.ReadConfig(cfg.Model)
-		if err != nil {
-			return f, err
-		}
-		p, sparsity, err := sparse.ParsePattern(pattern)
-		if err != nil {
-			return f, usage{err}
-		}
-		arch, f = a.Config, imagine(a.Config, a.DType, p, sparsity)
-	} else {
-		src, err := family.Open(cfg.Model)
-		if err != nil {
-			return f, err
-		}
-		defer src.Close()
-		if f, err = weigh(src); err != nil {
-			return f, err
-		}
-		arch = src.Config
+	sketch, arch, mapped, err := sketch(cfg.Model, pattern)
+	if err != nil {
+		return f, err
 	}
 	lc, err := cfg.LoRA()
 	if err != nil {
@@ -201,70 +187,35 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	if cfg.Seq > arch.MaxPositions {
 		return f, usagef("plan: --seq %d: %s has max_position_embeddings %d", cfg.Seq, cfg.Model, arch.MaxPositions)
 	}
-	f.Plan, err = decoder.Estimate(arch, &lc, true, cfg.Options(cfg.Seq))
+	be := cpu.New(cpu.Config{Threads: cfg.Threads})
+	defer be.Close()
+	p, err := decoder.Estimate(be, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
+	f = train.Measure(sketch, arch, p)
+	f.Mapped, f.Process = mapped, train.Program()
 	return f, err
 }
 
-// weigh adds up the frozen base of a folder, linear by linear.
-func weigh(src *family.Folder) (f train.Footprint, err error) {
-	for _, name := range family.LinearNames(src.Config) {
-		l, err := src.Linear(name)
+// sketch is the model of a folder, whose tokenizer is loaded as train loads it, or what a config.json will be; mapped is how much of it stays in its files.
+func sketch(path, pattern string) (r *decoder.Resident, c decoder.Config, mapped int, err error) {
+	if strings.HasSuffix(path, ".json") {
+		a, err := family.ReadConfig(path)
 		if err != nil {
-			return f, err
+			return nil, c, 0, err
 		}
-		w := sparse.Weight{Out: l.Weight.Rows, In: l.Weight.Cols, Pattern: l.Pattern}
-		f.Dense += l.Weight.Bytes()
-		if l.Mask == nil {
-			f.Linears += l.Weight.Bytes()
-			continue
+		p, removed, err := sparse.ParsePattern(pattern)
+		if err != nil {
+			return nil, c, 0, usage{err}
 		}
-		f.Linears += packedBytes(w, sparse.Count(l.Mask), l.Weight.DType)
+		return decoder.Sketch(a.Config, a.DType, p, removed), a.Config, 0, nil
 	}
-	for _, s := range src.Others() {
-		switch {
-		case len(s.Shape) == 1: // norms and biases stand in float32
-			f.Tables += 4 * s.Shape[0]
-		case !src.Config.Tied || s.Name != "lm_head.weight":
-			f.Tables += int(s.Bytes())
-		}
+	f, err := family.Open(path)
+	if err != nil {
+		return nil, c, 0, err
 	}
-	return f, nil
-}
-
-// imagine is the frozen base of a model that is not there.
-func imagine(c decoder.Config, dt tensor.DType, p sparse.Pattern, sparsity float64) (f train.Footprint) {
-	for k := range decoder.Linears {
-		out, in := c.Shape(k)
-		kept := in - sparse.Removed(in, sparsity)
-		if p.M > 0 {
-			kept = p.Keep(in)
-		}
-		f.Dense += c.Layers * out * in * dt.Size()
-		f.Linears += c.Layers * packedBytes(sparse.Weight{Out: out, In: in, Pattern: p}, out*kept, dt)
+	defer f.Close()
+	if r, err = f.Sketch(); err != nil {
+		return nil, c, 0, err
 	}
-	f.Tables = c.Vocab * c.Hidden * dt.Size()
-	if !c.Tied {
-		f.Tables *= 2
-	}
-	vectors := (2*c.Layers + 1) * c.Hidden
-	if c.QKNorm {
-		vectors += 2 * c.Layers * c.HeadDim
-	}
-	for k, biased := range c.Bias {
-		if out, _ := c.Shape(k); biased {
-			vectors += c.Layers * out
-		}
-	}
-	f.Tables += 4 * vectors
-	return f
-}
-
-// packedBytes is the size of a packed linear with nnz kept values.
-func packedBytes(w sparse.Weight, nnz int, dt tensor.DType) int {
-	n := nnz*dt.Size() + w.Out*w.Words()*8
-	w.Bits.Host = []byte{}
-	if !w.Computed() {
-		n += 4 * (w.Out*w.Blocks() + 1)
-	}
-	return n
+	_, err = openTokenizer(path, f)
+	return r, f.Config, f.Mapped(r), err
 }

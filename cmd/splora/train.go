@@ -92,11 +92,12 @@ func (r *rank) run(c *cobra.Command) error {
 	if err := r.fitSeq(folder); err != nil {
 		return err
 	}
+	program := train.Program()
 	id, err := folder.Hash()
 	if err != nil {
 		return err
 	}
-	env := train.Env{Arch: folder.Config, Tok: words(tok), ModelID: id, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
+	env := train.Env{Arch: folder.Config, Tok: words(tok), ModelID: id, Process: program, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
 	if err := r.openRows(c.Context(), &env, folder, tok); err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (r *rank) run(c *cobra.Command) error {
 		return err
 	}
 	r.closers = append(r.closers, folder.Close)
-	env.Weights = weights
+	env.Weights, env.Mapped = weights, folder.Mapped(weights)
 	if r.place.LocalRank == 0 {
 		for _, n := range folder.Notes {
 			r.log.Info(n)

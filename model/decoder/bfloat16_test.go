@@ -76,12 +76,12 @@ func TestBFloat16HoldsActivationsSlotAndCacheInHalfTheMemory(t *testing.T) {
 	g := load(t, "qwen3")
 	lc := lora.Config{Rank: 4, Alpha: 8}
 	o := Options{Batch: 2, Seq: 32, Cache: 16}
-	full, err := Estimate(g.Case.Config, &lc, true, o)
+	full, err := Estimate(nil, g.Case.Config, g.weights(t), &lc, true, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.DType = tensor.BF16
-	half, err := Estimate(g.Case.Config, &lc, true, o)
+	half, err := Estimate(nil, g.Case.Config, g.weights(t), &lc, true, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,9 @@ func New(be compute.Backend, c Config, w Weights, a *lora.Adapters, o Options) (
 	if _, ok := be.(compute.SparseLinear); o.Memory == MemoryFused && !ok {
 		return nil, fmt.Errorf("decoder: %s has no products over kept weights only; use --memory reuse", be.Name())
 	}
-	p := plan(&c, w, a, o)
+	survey := compute.SurveyOf(be)
+	p := plan(survey, &c, w, a, o)
+	survey.Reserve()
 	ws := &compute.Workspace{
 		Weight: compute.NewSlot(be.Alloc(p.Slot), p.Slot),
 		Acts:   compute.NewStack(be.Alloc(p.Stack), p.Stack),

@@ -94,7 +94,7 @@ func TestThePlanIsWhatTheStepUses(t *testing.T) {
 				if m.Acts.Peak() != m.Plan.Stack {
 					t.Errorf("%s, %s, %+v: the step uses %d bytes, the plan has %d", name, method, o, m.Acts.Peak(), m.Plan.Stack)
 				}
-				est, err := Estimate(m.Config, &m.Adapters.Config, true, m.Options)
+				est, err := Estimate(m.Backend, m.Config, m.Weights, &m.Adapters.Config, true, m.Options)
 				if err != nil || est != m.Plan {
 					t.Errorf("%s: the estimate is %+v, the plan %+v (%v)", name, est, m.Plan, err)
 				}
@@ -106,11 +106,12 @@ func TestThePlanIsWhatTheStepUses(t *testing.T) {
 func TestAPlanCountsWhatItIsMadeOf(t *testing.T) {
 	c := Config{Vocab: 32000, Hidden: 4096, Inter: 11008, Layers: 32, Heads: 32, KVHeads: 32, HeadDim: 128, MaxPositions: 4096, Rope: Rope{Theta: 1e4}}
 	const n, mib = 2048, 1 << 20
-	block, err := Estimate(c, &lora.Config{}, true, Options{Seq: n})
+	w := Sketch(c, tensor.BF16, sparse.Pattern{N: 2, M: 4}, 0.5)
+	block, err := Estimate(nil, c, w, &lora.Config{}, true, Options{Seq: n})
 	if err != nil {
 		t.Fatal(err)
 	}
-	none, _ := Estimate(c, &lora.Config{}, true, Options{Seq: n, Recompute: RecomputeNone})
+	none, _ := Estimate(nil, c, w, &lora.Config{}, true, Options{Seq: n, Recompute: RecomputeNone})
 	if want := 4 * 11008 * 4096; block.Slot != want {
 		t.Errorf("slot %d, want %d", block.Slot, want)
 	}
@@ -267,7 +268,7 @@ func TestWeightsThatDoNotFitTheConfigAreRefused(t *testing.T) {
 		g := load(t, "llama")
 		c, r := g.Case.Config, g.weights(t)
 		f(&c, r)
-		if _, err := New(dry{}, c, r, nil, Options{Seq: 11}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(compute.Dry{}, c, r, nil, Options{Seq: 11}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", want, err)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
-// Plan is the memory of a rank beside the frozen base, in bytes. It is exact: a step, run on a backend that does nothing,
-// measures its own stack.
+// Plan is the memory of a rank beside the frozen base, in bytes. A step, run on a backend that does nothing, measures its own
+// stack, exactly, and what the real one would take for itself, as far as that one tells (compute.Surveyor).
 type Plan struct {
 	Slot      int // the weight slot: the largest linear in the compute type
 	Stack     int // activations at their peak, with a chunk of logits
@@ -19,52 +19,54 @@ type Plan struct {
 	Adapters  int // A and B, and their copy in BF16 where that is the compute type
 	Gradients int // and the step's scalars
 	Moments   int // AdamW's m and v
+	Scratch   int // of the backend itself
 	// Logits is the chunk of logits that Stack includes, ChunkRows·V.
 	Logits, ChunkRows int
 }
 
 // Total is all of it.
 func (p Plan) Total() int {
-	return p.Slot + p.Stack + p.Rope + p.Cache + p.Adapters + p.Gradients + p.Moments
+	return p.Slot + p.Stack + p.Rope + p.Cache + p.Adapters + p.Gradients + p.Moments + p.Scratch
 }
 
-// Estimate is the plan of a model that is not there: with adapters unless lc is nil, for training or not.
-func Estimate(c Config, lc *lora.Config, train bool, o Options) (Plan, error) {
+// Estimate is the plan of a model on be, before anything is allocated: with adapters unless lc is nil, for training or not. w may be a
+// Sketch. be may be nil: then Scratch is not known, and 0.
+func Estimate(be compute.Backend, c Config, w Weights, lc *lora.Config, train bool, o Options) (Plan, error) {
 	o = o.defaults(&c)
-	w := imagined(c)
 	if err := c.fits(w, o); err != nil {
 		return Plan{}, err
 	}
-	if lc == nil {
-		return plan(&c, w, nil, o), nil
+	var a *lora.Adapters
+	if lc != nil {
+		shapes, err := Targets(c, w, *lc)
+		if err != nil {
+			return Plan{}, err
+		}
+		a = lora.New(compute.Dry{}, *lc, shapes, train)
+		if o.DType == tensor.BF16 {
+			a.Halve(compute.Dry{})
+		}
 	}
-	shapes, err := Targets(c, w, *lc)
-	if err != nil {
-		return Plan{}, err
-	}
-	a := lora.New(dry{}, *lc, shapes, train)
-	if o.DType == tensor.BF16 {
-		a.Halve(dry{})
-	}
-	return plan(&c, w, a, o), nil
+	return plan(compute.SurveyOf(be), &c, w, a, o), nil
 }
 
 // plan runs the largest batch of o on nothing.
-func plan(c *Config, w Weights, a *lora.Adapters, o Options) Plan {
+func plan(survey compute.Survey, c *Config, w Weights, a *lora.Adapters, o Options) Plan {
 	var p Plan
 	for j := range Linears {
 		out, in := c.Shape(j)
 		p.Slot = max(p.Slot, o.DType.Size()*out*in)
 	}
-	ws := &compute.Workspace{Weight: compute.NewSlot(nowhere, p.Slot), Acts: compute.NewStack(nowhere, 1<<62)}
-	m := build(compute.Device{Backend: dry{}, Workspace: ws}, *c, w, a, o)
+	ws := &compute.Workspace{Weight: compute.NewSlot(compute.Nowhere, p.Slot), Acts: compute.NewStack(compute.Nowhere, 1<<62)}
+	m := build(compute.Device{Backend: survey, Workspace: ws}, *c, w, a, o)
 	n := o.Batch * o.Seq
 	b := Batch{B: o.Batch, T: o.Seq, Tokens: make([]int32, n), Targets: make([]int32, n)}
 	if a != nil && a.Trains() {
 		m.LossGrad(b)
+		m.SumSquares(a.Grads)
 	}
 	m.Losses(b)
-	p.Stack = ws.Acts.Peak()
+	p.Stack, p.Scratch = ws.Acts.Peak(), survey.Scratch()
 	p.Rope = m.cos.Bytes() + m.sin.Bytes()
 	p.Cache = o.Cache * (8 + 2*o.DType.Size()*c.Layers*c.KVHeads*c.HeadDim)
 	p.ChunkRows, p.Logits = o.ChunkRows, o.DType.Size()*o.ChunkRows*c.Vocab
@@ -74,47 +76,25 @@ func plan(c *Config, w Weights, a *lora.Adapters, o Options) Plan {
 	return p
 }
 
-// imagined are weights that have shapes only.
-func imagined(c Config) *Resident {
-	norm := func(n int) tensor.Tensor { return tensor.Tensor{Rows: 1, Cols: n, Mem: nowhere} }
-	table := tensor.Tensor{Rows: c.Vocab, Cols: c.Hidden, Mem: nowhere}
+// Sketch is weights without memory: shapes, types and counts of a model that is not there, its linears pruned to the pattern p or,
+// where that is unstructured, by the fraction removed. What is not a linear is stored as dt, norms and biases as F32.
+func Sketch(c Config, dt tensor.DType, p sparse.Pattern, removed float64) *Resident {
+	norm := func(n int) tensor.Tensor { return tensor.Tensor{Rows: 1, Cols: n, Mem: compute.Nowhere} }
+	table := tensor.Tensor{DType: dt, Rows: c.Vocab, Cols: c.Hidden, Mem: compute.Nowhere}
 	r := &Resident{EmbedTable: table, HeadTable: table, Norm: norm(c.Hidden), Blocks: make([]Block, c.Layers)}
 	for i := range r.Blocks {
 		b := &r.Blocks[i]
-		b.AttnNorm, b.MLPNorm, b.QNorm, b.KNorm = norm(c.Hidden), norm(c.Hidden), norm(c.HeadDim), norm(c.HeadDim)
+		b.AttnNorm, b.MLPNorm = norm(c.Hidden), norm(c.Hidden)
+		if c.QKNorm {
+			b.QNorm, b.KNorm = norm(c.HeadDim), norm(c.HeadDim)
+		}
 		for j, name := range Linears {
 			out, in := c.Shape(j)
-			b.Linears[j] = Base{Name: fmt.Sprintf("model.layers.%d.%s", i, name), W: &sparse.Weight{Out: out, In: in}}
+			b.Linears[j] = Base{Name: fmt.Sprintf("model.layers.%d.%s", i, name), W: sparse.Sketch(out, in, dt, p, removed)}
+			if c.Bias[j] {
+				b.Linears[j].Bias = norm(out)
+			}
 		}
 	}
 	return r
 }
-
-// nowhere is memory that must not be touched.
-var nowhere = tensor.Mem{Device: 64}
-
-// dry is a backend that does nothing.
-type dry struct{ compute.Backend }
-
-func (dry) Alloc(int) tensor.Mem                                                           { return nowhere }
-func (dry) Sync() error                                                                    { return nil }
-func (dry) Upload(tensor.Tensor, []byte)                                                   {}
-func (dry) Download([]byte, tensor.Tensor)                                                 {}
-func (dry) Copy(_, _ tensor.Tensor)                                                        {}
-func (dry) Fill(tensor.Tensor, float32)                                                    {}
-func (dry) Gemm(tensor.Tensor, float32, tensor.Tensor, bool, tensor.Tensor, bool, float32) {}
-func (dry) Merge(_ tensor.Tensor, _ *sparse.Weight, _, _ tensor.Tensor, _ float32)         {}
-func (dry) Mask(tensor.Tensor, *sparse.Weight)                                             {}
-func (dry) AddBias(_, _ tensor.Tensor)                                                     {}
-func (dry) Add(_, _ tensor.Tensor)                                                         {}
-func (dry) Dropout(_, _, _ tensor.Tensor, _ uint64, _ float32)                             {}
-func (dry) Gather(_, _, _ tensor.Tensor)                                                   {}
-func (dry) Scatter(_, _, _ tensor.Tensor)                                                  {}
-func (dry) RMSNorm(_, _, _, _ tensor.Tensor, _ float32)                                    {}
-func (dry) RMSNormBackward(_, _, _, _, _ tensor.Tensor, _ float32)                         {}
-func (dry) Rope(_, _, _, _ tensor.Tensor, _ int, _ float32)                                {}
-func (dry) Gate(_, _, _ tensor.Tensor, _ compute.Act)                                      {}
-func (dry) GateBackward(_, _, _, _, _ tensor.Tensor, _ compute.Act)                        {}
-func (dry) Attention(_, _, _, _, _ tensor.Tensor, _ compute.Attn)                          {}
-func (dry) AttentionBackward(_, _, _, _, _, _, _, _, _ tensor.Tensor, _ compute.Attn)      {}
-func (dry) CrossEntropy(_, _, _ tensor.Tensor, _ bool)                                     {}

@@ -106,3 +106,26 @@ func (w *Weight) RowWeight(i int) *Weight {
 	}
 	return r
 }
+
+// Sketch is a weight without memory, for planning: its shape, its type and the number of weights that are kept when a pattern, or,
+// where it is unstructured, a fraction of each row is removed. With neither it is dense.
+func Sketch(out, in int, dt tensor.DType, p Pattern, removed float64) *Weight {
+	kept := in - Removed(in, removed)
+	if !p.Unstructured() {
+		kept = p.Keep(in)
+	}
+	return Counted(out, in, dt, p, out*kept)
+}
+
+// Counted is a Sketch of a weight that keeps nnz of its weights; all of them: it is dense.
+func Counted(out, in int, dt tensor.DType, p Pattern, nnz int) *Weight {
+	nowhere := tensor.Mem{Device: 64}
+	w := &Weight{Out: out, In: in, Pattern: p, Values: tensor.Tensor{DType: dt, Rows: 1, Cols: nnz, Mem: nowhere}}
+	if nnz < out*in {
+		w.Bits = nowhere
+		if !w.Computed() {
+			w.Starts = nowhere
+		}
+	}
+	return w
+}

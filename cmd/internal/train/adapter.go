@@ -24,8 +24,7 @@ func (t *trainer) writeAdapter(dir string) error {
 	}
 	a := safetensors.Adapter{Config: safetensors.NewLoRAConfig(base, c.Rank, c.Alpha, c.Dropout, c.RSLoRA, targets,
 		safetensors.Splora{Method: c.Method.String(), MaskedMerge: c.Method == lora.SPLoRA, Base: t.ModelID})}
-	host := tensor.New(tensor.F32, 1, t.ad.Len())
-	t.be.Download(host.Mem.Host, t.ad.Params)
+	host := t.onHost(t.ad.Params)
 	for i, w := range t.ad.Windows {
 		A, B := t.ad.Of(i, host)
 		a.Modules = append(a.Modules, safetensors.Module{Name: w.Name, A: A, B: B})

@@ -21,7 +21,7 @@ func (t *trainer) announce() error {
 	}
 	var row bytes.Buffer
 	data.Preview(&row, t.Rows.Row(t.order.GlobalBatch(t.state.Step, t.state.GlobalBatch)[0]), t.Tok, false)
-	memory := Measure(t.Weights, t.Arch, t.model.Plan)
+	memory := t.footprint()
 	var err error
 	if memory.Device, err = t.onDevice(); err != nil {
 		return err
@@ -41,6 +41,16 @@ func (t *trainer) announce() error {
 	fmt.Fprintf(w, "run: %d steps of %d rows on %d ranks (generation %d, %s), %s trained values, %.2f epochs; backend %s\n", t.state.TotalSteps, b, t.Group.Size(), t.Group.Generation(),
 		time.Now().Format(time.DateTime), humanize.Comma(int64(t.ad.Len())), t.order.Epoch(t.state.TotalSteps, b), t.be.Name())
 	return nil
+}
+
+// footprint is the plan of this rank.
+func (t *trainer) footprint() Footprint {
+	f := Measure(t.Weights, t.Arch, t.model.Plan)
+	f.Mapped, f.Process, f.Rows = t.Mapped, t.Process, t.Rows.Bytes()
+	if t.Eval != nil {
+		f.Rows += t.Eval.Bytes()
+	}
+	return f
 }
 
 // announceJSON is the same as log records.

@@ -87,7 +87,7 @@ func (t *trainer) place(lc lora.Config, o decoder.Options) (err error) {
 	if !ok {
 		return nil
 	}
-	p, err := decoder.Estimate(t.Arch, &lc, true, o)
+	p, err := decoder.Estimate(t.be, t.Arch, t.Weights, &lc, true, o)
 	if err == nil {
 		t.Weights, err = Place(t.be, d, t.Weights, p)
 	}
@@ -114,7 +114,7 @@ func (t *trainer) checkRoom(lc lora.Config, o decoder.Options) error {
 	if o.Batch > room/64/o.Seq { // more than any model can do with; the estimate itself would be large
 		return fmt.Errorf("--micro-batch %d of %d tokens: this host has %s of memory; splora plan tells what a run needs", o.Batch, o.Seq, humanize.Bytes(uint64(room)))
 	}
-	p, err := decoder.Estimate(t.Arch, &lc, true, o)
+	p, err := decoder.Estimate(t.be, t.Arch, t.Weights, &lc, true, o)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,9 @@ type Footprint struct {
 	Linears int          `json:"linears_bytes"` // frozen linears as they stand in memory: kept values, mask bits
 	Dense   int          `json:"dense_bytes"`   // the same linears without packing, for comparison
 	Tables  int          `json:"tables_bytes"`  // embedding, head, norms, biases
+	Mapped  int          `json:"mapped_bytes"`  // of these two, what stays in the mapped files
+	Rows    int          `json:"rows_bytes"`    // the tokenised data, mapped; 0 in a plan, which has none
+	Process int          `json:"process_bytes"` // the program itself: code, runtime, tokenizer
 	Plan    decoder.Plan `json:"plan"`
 
 	Device *DeviceMemory `json:"device,omitempty"` // of a backend with memory of its own
@@ -59,10 +62,14 @@ func (m *DeviceMemory) String() string {
 
 func size(n int) string { return humanize.Bytes(uint64(max(0, n))) }
 
-// Total is what the rank needs beside the program itself; the frozen base is shared by the ranks of a host when it is mapped.
-func (f Footprint) Total() int { return f.Linears + f.Tables + f.Plan.Total() }
+// Total is the resident set that the rank comes to have, when the system leaves it in memory.
+func (f Footprint) Total() int { return f.Linears + f.Tables + f.Rows + f.Process + f.Plan.Total() }
 
-// Measure adds up the frozen base.
+// Anonymous is the part of Total that the system cannot drop and read again: without swap space it must fit. The ranks of a host share
+// the rest.
+func (f Footprint) Anonymous() int { return f.Total() - f.Mapped - f.Rows }
+
+// Measure adds up the frozen base, loaded or sketched.
 func Measure(w decoder.Weights, arch decoder.Config, p decoder.Plan) Footprint {
 	f := Footprint{Plan: p, Tables: w.Embed().Bytes() + w.FinalNorm().Bytes()}
 	if !arch.Tied {
@@ -97,12 +104,22 @@ func (f Footprint) String() string {
 		{"gradients (the all-reduced vector)", f.Plan.Gradients},
 		{"AdamW m, v", f.Plan.Moments},
 		{"rotary tables", f.Plan.Rope},
+		{"scratch of the backend", f.Plan.Scratch},
+		{"the rows, tokenised", f.Rows},
+		{"the program itself", f.Process},
 		{"in all", f.Total()},
 	} {
+		if l.bytes == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "  %-44s %10s\n", l.name, humanize.Bytes(uint64(l.bytes)))
 	}
 	if f.Device != nil {
 		b.WriteString(f.Device.String())
+	}
+	if files := f.Mapped + f.Rows; files > 0 {
+		fmt.Fprintf(&b, "of it %s are mapped files: all ranks of a host share them, and where memory is short the system\n"+
+			"reads them again as they are needed; the other %s must fit\n", humanize.Bytes(uint64(files)), humanize.Bytes(uint64(f.Anonymous())))
 	}
 	return strings.TrimRight(b.String(), "\n")
 }

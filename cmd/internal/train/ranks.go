@@ -79,10 +79,8 @@ func (t *trainer) evaluate(ctx context.Context, rec *Record) error {
 // compareReplicas checks that all ranks hold the same bits.
 func (t *trainer) compareReplicas(ctx context.Context) error {
 	h := sha256.New()
-	host := tensor.New(tensor.F32, 1, t.ad.Len())
 	for _, v := range []tensor.Tensor{t.ad.Params, t.ad.M, t.ad.V} {
-		t.be.Download(host.Mem.Host, v)
-		h.Write(host.Mem.Host)
+		h.Write(t.onHost(v).Mem.Host)
 	}
 	sums, err := gather(ctx, t, hex.EncodeToString(h.Sum(nil)))
 	if err != nil {

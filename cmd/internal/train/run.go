@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -43,6 +44,7 @@ type Env struct {
 	Eval    *data.Set // may be nil
 	Tok     data.Tokenizer
 
+	Process, Mapped int              // bytes: of the program without the model (Program), and of the model's mapped part
 	OnDevice        bool             // Group takes vectors in the backend's memory; otherwise they travel by way of the host
 	ModelID, DataID string           // identities of the model's content and of the rows
 	Job             string           // the launcher's; kept in checkpoints
@@ -71,12 +73,15 @@ type trainer struct {
 	batch   data.Batch
 	host    tensor.Tensor // where vectors of a device travel through
 	stop    bool
+	gc      func() // undoes steady
 }
 
 // Run trains until the last step, a signal (ErrStopped), an early stop, or an error that names the step.
 func Run(ctx context.Context, c Config, env Env) error {
 	t := &trainer{Config: c, Env: env, adam: optim.AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Eps, WeightDecay: c.WeightDecay},
 		report: &reporter{w: env.Err, log: env.Log, json: c.LogFormat == "json", every: c.LogEvery}}
+	t.gc = func() {}
+	defer func() { t.gc() }()
 	err := t.prepare(ctx)
 	if err != nil {
 		err = fmt.Errorf("train: %w", err)
@@ -91,12 +96,14 @@ func Run(ctx context.Context, c Config, env Env) error {
 
 // prepare does all that comes before the first step.
 func (t *trainer) prepare(ctx context.Context) error {
+	debug.FreeOSMemory() // what reading tokenizer and rows has left
 	if err := t.build(); err != nil {
 		return err
 	}
 	if err := t.begin(ctx); err != nil {
 		return err
 	}
+	t.gc = steady()
 	t.report.begin(t.state)
 	if t.rank0() {
 		return t.announce()

@@ -69,18 +69,30 @@ func (t *trainer) writeOptimizer(path string) error {
 	if err != nil {
 		return err
 	}
-	host := tensor.New(tensor.F32, 1, n)
 	for _, x := range []struct {
 		name string
 		v    tensor.Tensor
 	}{{"m", t.ad.M}, {"v", t.ad.V}} {
-		t.be.Download(host.Mem.Host, x.v)
-		if err := w.Write(x.name, host.Mem.Host); err != nil {
+		if err := w.Write(x.name, t.onHost(x.v).Mem.Host); err != nil {
 			w.Abort()
 			return err
 		}
 	}
 	return w.Close()
+}
+
+// onHost is a flat vector as it stands in host memory: the vector itself, or a device's in the rank's one copy, valid until the next
+// call.
+func (t *trainer) onHost(v tensor.Tensor) tensor.Tensor {
+	if v.Mem.Host != nil {
+		return v
+	}
+	if t.host.Len() < v.Len() {
+		t.host = tensor.New(v.DType, 1, v.Len())
+	}
+	host := t.host.Window(0, 1, v.Len())
+	t.be.Download(host.Mem.Host, v)
+	return host
 }
 
 // readCheckpoint sets the adapters and the moments to a checkpoint's.

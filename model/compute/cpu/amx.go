@@ -262,22 +262,28 @@ func (t *unitTask) store(c []float32, f0, f1, m int) {
 	}
 }
 
-// unitGemm sets dst = α·op(a)·op(b) + β·dst. The side with fewer rows is packed beforehand, the other, too, if it meets several blocks.
-func (b *Backend) unitGemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
+// newUnit is the task of dst = α·op(a)·op(b) + β·dst, nothing packed. The side with fewer rows is fixed.
+func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) unitTask {
 	left := unitSide{side: side{t: am, along: ta, rows: dst.Rows}, parts: partsOf(am.DType)}
 	right := unitSide{side: side{t: bm, along: !tb, rows: dst.Cols}, parts: partsOf(bm.DType), pairs: true}
-	t := &b.tasks.unit
-	*t = unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK}
+	t := unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK}
 	if left.parts+right.parts > 2 {
 		t.kc = unitK3
 	}
 	if right.rows < left.rows {
 		t.fixed, t.moving = right, left
 	}
+	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))
+	return t
+}
+
+// unitGemm sets dst = α·op(a)·op(b) + β·dst. The fixed side is packed beforehand, the other, too, if it meets several blocks.
+func (b *Backend) unitGemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
+	t := &b.tasks.unit
+	*t = b.newUnit(dst, alpha, am, ta, bm, tb, beta)
 	b.packBefore(&t.fixed, &b.gemm.fixed, t.k, t.kc)
 	if t.fixed.panels() > unitPanels {
 		b.packBefore(&t.moving, &b.gemm.moving, t.k, t.kc)
 	}
-	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))
 	b.pool.run(t, t.pieces(), 1)
 }

@@ -28,11 +28,7 @@ func (b *Backend) gradient(dy, x, slot tensor.Tensor, w *sparse.Weight) tiles {
 	if x.Rows == 0 {
 		clear(g.values)
 	}
-	wide := len(k.Dots)
-	for k.Dots[wide-1] == nil {
-		wide--
-	}
-	wide *= k.Lanes
+	wide := widest(k)
 	for first := 0; first < x.Rows; first += keptTokens {
 		n := min(keptTokens, x.Rows-first)
 		last := (n-1)%wide + 1

@@ -1,0 +1,300 @@
+package cpu
+
+import (
+	"fmt"
+	"reflect"
+	"unsafe"
+
+	"github.com/splora/splora/model/compute"
+	"github.com/splora/splora/model/compute/cpu/internal/amx"
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
+	"github.com/splora/splora/model/sparse"
+	"github.com/splora/splora/model/tensor"
+)
+
+// survey is a backend that only measures: what the operations that it is given make of this backend's buffers, each of which
+// grows to what the largest of them needs. The workers have buffers of their own, all alike.
+type survey struct {
+	compute.Dry
+	b      *Backend
+	shared need   // of the backend
+	own    []need // of the workers
+}
+
+// need is bytes by buffer.
+type need map[string]int
+
+func (n need) at(buffer string, bytes int) { n[buffer] = max(n[buffer], bytes) }
+
+func (n need) sum() (all int) {
+	for _, bytes := range n {
+		all += bytes
+	}
+	return all
+}
+
+var (
+	_ compute.Surveyor     = (*Backend)(nil)
+	_ compute.SparseLinear = (*survey)(nil)
+)
+
+// Survey is a twin that adds up this backend's scratch memory.
+func (b *Backend) Survey() compute.Survey {
+	s := &survey{b: b, shared: need{}}
+	for range b.pool.threads() {
+		s.own = append(s.own, need{"worker": int(unsafe.Sizeof(worker{}))})
+	}
+	return s
+}
+
+// Name is the backend's own.
+func (s *survey) Name() string { return s.b.Name() }
+
+// Scratch is the sum over all buffers of all threads, in bytes.
+func (s *survey) Scratch() int {
+	all := s.shared.sum()
+	for _, n := range s.own {
+		all += n.sum()
+	}
+	return all
+}
+
+// Reserve makes the backend's buffers as large as that.
+func (s *survey) Reserve() {
+	b := s.b
+	for name, buf := range map[string]*[]float32{"gemm.a": &b.gemm.a, "gemm.b": &b.gemm.b, "gemm.c": &b.gemm.c,
+		"flash.dq": &b.flash.dq, "flash.dk": &b.flash.dk, "flash.dv": &b.flash.dv, "flash.delta": &b.flash.delta,
+		"kept.x": &b.kept.x, "kept.y": &b.kept.y, "kept.a": &b.kept.a, "kept.b": &b.kept.b} {
+		grow(buf, s.shared[name]/4)
+	}
+	b.gemm.fixed, b.gemm.moving = aligned(b.gemm.fixed, s.shared["gemm.fixed"]/2), aligned(b.gemm.moving, s.shared["gemm.moving"]/2)
+	sized(&b.kept.starts, s.shared["kept.starts"]/4)
+	sized(&b.kept.bits, s.shared["kept.bits"]/8)
+	sized(&b.sums, s.shared["sums"]/8)
+	for i, n := range s.own {
+		w := &b.pool.workers[i]
+		grow(&w.buf, n["buf"]/4)
+		grow(&w.a, n["a"]/4)
+		grow(&w.b, n["b"]/4)
+		sized(&w.at, n["at"]/4)
+		w.unit.panel, w.unit.blocks = aligned(w.unit.panel, n["unit.panel"]/2), aligned(w.unit.blocks, n["unit.blocks"]/4)
+		sized(&w.spans, n["spans"]/int(unsafe.Sizeof(span{})))
+		for k := range w.strips {
+			grow(&w.strips[k], n[strip(k)]/4)
+		}
+	}
+}
+
+// each is what a worker needs for an operation of so many pieces: those that get none need nothing.
+func (s *survey) each(pieces int, buffer string, bytes int) {
+	for i := range min(pieces, len(s.own)) {
+		s.own[i].at(buffer, bytes)
+	}
+}
+
+func (s *survey) Gemm(dst tensor.Tensor, _ float32, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool, _ float32) {
+	m, n, k, kern := dst.Rows, dst.Cols, a.Cols, s.b.kern
+	if ta {
+		k = a.Rows
+	}
+	switch {
+	case min(m, n, k) == 0:
+	case m > fewRows && s.b.unit.multiplies(partsOf(a.DType), partsOf(b.DType)):
+		s.unit(s.b.newUnit(dst, 1, a, ta, b, tb, 0))
+	case dst.DType == tensor.BF16:
+		rows, cols := min(m, roundedRows), min(n, maxN)
+		s.panels(rows, cols, k)
+		s.shared.at("gemm.c", 4*rows*cols)
+		s.each(m, "buf", 4*cols)
+	case !s.b.isDots(m, a, ta, tb):
+		s.panels(roundUp(min(m, maxM), kern.MR), min(n, maxN), k)
+	}
+}
+
+// unit is a product on the matrix unit.
+func (s *survey) unit(t unitTask) {
+	rows, panels := min(unitPanels, t.fixed.panels()), t.fixed.panels()
+	if t.k > t.kc {
+		rows *= min(t.group, t.moving.panels())
+	}
+	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*panels)
+	if panels > unitPanels {
+		s.shared.at("gemm.moving", 2*t.moving.size(t.k)*t.moving.panels())
+	} else {
+		s.each(t.pieces(), "unit.panel", 2*t.moving.size(min(t.k, t.kc)))
+	}
+	s.each(t.pieces(), "unit.blocks", 4*rows*amx.Block)
+}
+
+// panels are the packed operands of a product that all threads share.
+func (s *survey) panels(m, n, k int) {
+	s.shared.at("gemm.a", 4*roundUp(m, s.b.kern.MR)*min(k, blockK))
+	s.shared.at("gemm.b", 4*roundUp(n, s.b.kern.NR)*min(k, blockK))
+}
+
+// product is that of one thread.
+func (s *survey) product(pieces, m, n, k int) {
+	s.each(pieces, "a", 4*roundUp(m, s.b.kern.MR)*min(k, blockK))
+	s.each(pieces, "b", 4*roundUp(n, s.b.kern.NR)*min(k, blockK))
+}
+
+// strips are the worker's lines [k, end) of n elements, for operands like x.
+func (s *survey) strips(pieces int, x tensor.Tensor, k, end, n int) {
+	for ; k < end && x.DType == tensor.BF16; k++ {
+		s.each(pieces, strip(k), 4*max(n, lineLen))
+	}
+}
+
+func strip(k int) string { return fmt.Sprint("strip ", k) }
+
+func (s *survey) AddBias(y, _ tensor.Tensor)                { s.strips(y.Rows, y, 0, 1, 0) }
+func (s *survey) Add(y, _ tensor.Tensor)                    { s.strips(y.Rows, y, 0, 2, 0) }
+func (s *survey) Gate(h, _, _ tensor.Tensor, _ compute.Act) { s.strips(h.Rows, h, 0, 3, 0) }
+func (s *survey) CrossEntropy(_, logits, _ tensor.Tensor, _ bool) {
+	s.strips(logits.Rows, logits, 0, 1, logits.Cols)
+}
+func (s *survey) Gather(dst, _, _ tensor.Tensor)                  { s.strips(dst.Rows, dst, 0, 1, dst.Cols) }
+func (s *survey) RMSNorm(y, _, _, _ tensor.Tensor, _ float32)     { s.strips(y.Rows, y, 0, 2, y.Cols) }
+func (s *survey) Rope(x, _, _, _ tensor.Tensor, _ int, _ float32) { s.strips(x.Rows, x, 0, 1, 0) }
+func (s *survey) GateBackward(dg, _, _, _, _ tensor.Tensor, _ compute.Act) {
+	s.strips(dg.Rows, dg, 0, 5, 0)
+}
+
+func (s *survey) RMSNormBackward(dx, _, _, _, _ tensor.Tensor, _ float32) {
+	s.strips(dx.Rows, dx, 0, 3, dx.Cols)
+}
+
+func (s *survey) Dropout(y, _, _ tensor.Tensor, _ uint64, _ float32) {
+	s.strips(y.Rows, y, 0, 2, y.Cols)
+}
+
+func (s *survey) Attention(y, _, _, _, _ tensor.Tensor, m compute.Attn) {
+	if m.Tq < fewQ || s.b.kern.Name == "go" {
+		s.strips(m.B*m.Hq*m.Tq, y, 0, 3, 0)
+		s.each(m.B*m.Hq*m.Tq, "buf", 4*m.Tk)
+		return
+	}
+	rows, pieces := min(tileQ, m.Tq), m.B*m.Hq*((m.Tq+tileQ-1)/tileQ)
+	s.strips(pieces, y, 0, 3, rows*m.D)
+	s.each(pieces, "spans", int(unsafe.Sizeof(span{}))*(m.Tk/tileK+1))
+	s.each(pieces, "buf", 4*tileQ*(m.Tk+1))
+	s.product(pieces, rows, m.Tk, m.D)
+	s.product(pieces, rows, m.D, m.Tk)
+}
+
+func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m compute.Attn) {
+	if m.Tq < fewQ || s.b.kern.Name == "go" {
+		s.strips(m.B*m.Hkv, dq, 0, 7, 0)
+		s.strips(m.B*m.Hkv, dq, 2, 4, m.Tk*m.D)
+		return
+	}
+	heads := min(flashHeads, m.B*m.Hkv)
+	s.shared.at("flash.delta", 4*m.B*m.Hq*m.Tq)
+	if dq.DType == tensor.BF16 {
+		s.shared.at("flash.dq", 4*heads*m.Hq/m.Hkv*m.Tq*m.D)
+		s.shared.at("flash.dk", 4*heads*m.Tk*m.D)
+		s.shared.at("flash.dv", 4*heads*m.Tk*m.D)
+	}
+	rows, keys := min(tileQ, m.Tq), min(tileQ, m.Tk)
+	pieces := heads * ((max(m.Tq, m.Tk) + tileQ - 1) / tileQ)
+	s.strips(pieces, dq, 0, 2, 0)
+	s.each(pieces, "buf", 4*2*rows*keys)
+	s.product(pieces, rows, keys, m.D)
+	s.product(pieces, rows, m.D, keys)
+	s.product(pieces, keys, m.D, rows)
+}
+
+func (s *survey) Merge(dst tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
+	s.strips(w.Out, dst, 0, 1, 0)
+	s.each(w.Out, "buf", 4*grain(w.In*(a.Rows+2))*a.Rows)
+}
+
+func (s *survey) SumSquares(x tensor.Tensor) float64 {
+	s.shared.at("sums", 8*((x.Len()+flat-1)/flat))
+	return 0
+}
+
+func (s *survey) WalksKept(w *sparse.Weight, n int) bool { return s.b.WalksKept(w, n) }
+
+// The products over kept weights need panels of all the inputs, and of the outputs where their gradient is formed.
+func (s *survey) KeptForward(y, _, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+	s.starts(w.Out, w.In)
+	s.each(w.Out/keptRows+1, "at", 4*sparse.Words(w.In))
+	s.each(w.Out/keptRows+1, "buf", 4*(keptRows*a.Rows+chunk))
+	s.walk(y.Rows, w.In)
+}
+
+func (s *survey) KeptInput(dx, _, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+	s.starts(w.In, w.Out)
+	s.shared.at("kept.bits", 8*sparse.Words(w.Out)*w.In)
+	s.each(w.Out/64+1, "buf", 4*64*(a.Rows+2*keptCols))
+	s.walk(dx.Rows, w.Out)
+}
+
+func (s *survey) KeptAdapter(_, _, _, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
+	k := &s.b.kern.Kept
+	s.starts(w.Out, w.In)
+	wide := widest(k)
+	n := roundUp(min(x.Rows, keptTokens), wide)
+	s.shared.at("kept.x", 4*n*(64*sparse.Words(w.In)+1))
+	s.shared.at("kept.y", 4*n*w.Out)
+	row := len(k.Walk) * k.Lanes
+	s.shared.at("kept.a", 4*roundUp(a.Rows, row)*w.In)
+	s.shared.at("kept.b", 4*w.Out*k.Lanes)
+	s.each(w.Out/keptRows+1, "buf", 4*keptRows*min(row, roundUp(a.Rows, k.Lanes)))
+	s.each(w.In/64+1, "buf", 4*64*k.Lanes)
+}
+
+// walk is n rows of the given number of inputs in panels.
+func (s *survey) walk(n, in int) {
+	k := &s.b.kern.Kept
+	wide := len(k.Walk) * k.Lanes
+	s.shared.at("kept.x", 4*roundUp(min(n, keptTokens), wide)*in)
+	s.each(in, "buf", 4*keptRows*min(wide, roundUp(n, k.Lanes)))
+}
+
+// starts are those of a packed matrix [rows, cols].
+func (s *survey) starts(rows, cols int) {
+	s.shared.at("kept.starts", 4*((rows+keptRows-1)/keptRows)*sparse.Words(cols))
+}
+
+// widest is the number of tokens of the widest panel that Dots takes.
+func widest(k *simd.Kept) int {
+	n := len(k.Dots)
+	for k.Dots[n-1] == nil {
+		n--
+	}
+	return n * k.Lanes
+}
+
+// Scratch is what the buffers have come to take so far, in bytes; a Survey says it beforehand. It looks at every slice that there is,
+// so that a buffer that the survey does not know cannot hide.
+func (b *Backend) Scratch() int {
+	all, fields := 0, reflect.ValueOf(b).Elem()
+	for i := range fields.NumField() {
+		if fields.Type().Field(i).Name != "tasks" { // they refer to operands
+			all += slicesOf(fields.Field(i))
+		}
+	}
+	for i := range b.pool.workers {
+		all += int(unsafe.Sizeof(worker{})) + slicesOf(reflect.ValueOf(&b.pool.workers[i]).Elem())
+	}
+	return all
+}
+
+// slicesOf adds up the memory of the slices in a value, not of what pointers lead to.
+func slicesOf(v reflect.Value) (bytes int) {
+	switch v.Kind() {
+	case reflect.Slice:
+		return v.Cap() * int(v.Type().Elem().Size())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			bytes += slicesOf(v.Field(i))
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			bytes += slicesOf(v.Index(i))
+		}
+	}
+	return bytes
+}
