@@ -36,7 +36,7 @@ func (b *Backend) Reserve(n int) error {
 		return b.err
 	}
 	err := b.mem.grow(n)
-	if errors.Is(err, driver.NoMemory) || err != nil && err.Error() == "OutOfMemory" {
+	if errors.Is(err, driver.NoMemory) {
 		free, total, _ := b.q.Memory()
 		return fmt.Errorf("cuda:%d: %d bytes are planned, and the GPU has %d free of %d: end what else runs on it, or lower --micro-batch, --seq or --rank (splora plan tells what a run needs)", b.config.Device, n, free, total)
 	}

@@ -159,6 +159,9 @@ func (q *Queue) Alloc(n int) (at uintptr, err error) {
 	err = q.Do(func() error {
 		p, err := cu.MemAlloc(int64(n))
 		at = uintptr(p)
+		if errors.Is(err, cu.OutOfMemory) {
+			return NoMemory
+		}
 		return err
 	})
 	return at, err
