@@ -15,6 +15,7 @@
 #define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
+#define __noinline__ __attribute__((noinline))
 
 namespace hostgpu {
 
@@ -110,6 +111,17 @@ inline uint32_t __ballot_sync(uint32_t mask, bool x) {
 }
 inline bool __any_sync(uint32_t mask, bool x) { return __ballot_sync(mask, x) != 0; }
 inline bool __all_sync(uint32_t mask, bool x) { return __ballot_sync(mask, x) == 0xffffffff; }
+template <class F> int hostgpuReduce(uint32_t mask, int x, F f) {
+	const uint64_t *all = hostgpu::exchange(mask, (uint32_t)x);
+	for (int k = 0; k < 32; k++) x = f(x, (int)(uint32_t)all[k]);
+	return x;
+}
+inline int __reduce_min_sync(uint32_t mask, int x) {
+	return hostgpuReduce(mask, x, [](int a, int b) { return b < a ? b : a; });
+}
+inline int __reduce_max_sync(uint32_t mask, int x) {
+	return hostgpuReduce(mask, x, [](int a, int b) { return b > a ? b : a; });
+}
 inline int __syncthreads_or(int x) {
 	static int any; // reset by the first, read by all between two barriers
 	__syncthreads();

@@ -69,7 +69,7 @@ func (h Heads) DQ() Launch {
 	case Width(h.D) > 128:
 		t.keys = 32
 	}
-	l := h.launch("attention_dq", 2*t.queries+2*t.keys, h.Tk, t.keys)
+	l := h.launch("attention_dq", 2*t.queries+2*h.stages()*t.keys, h.Tk, t.keys)
 	l.Grid = [3]int{ceil(h.Tq, t.queries), h.Hq, h.B}
 	return l
 }
@@ -84,7 +84,7 @@ func (h Heads) DKV() Launch {
 		t.queries = 32
 		split = ceil(p, 128)
 	}
-	l := h.launch("attention_dkv", 2*t.queries+2*t.keys, h.Tq, t.queries)
+	l := h.launch("attention_dkv", 2*h.stages()*t.queries+2*t.keys, h.Tq, t.queries)
 	l.Grid = [3]int{ceil(h.Tk, t.keys) * split, h.Hkv, h.B}
 	return l
 }
@@ -94,6 +94,14 @@ func (h Heads) dtype() string {
 		return "bf16"
 	}
 	return "f32"
+}
+
+// stages is how many tiles of those that a backward pass goes over stand in shared memory at once.
+func (h Heads) stages() int {
+	if h.BF16 {
+		return 2
+	}
+	return 1
 }
 
 // launch is a kernel that keeps so many rows in shared memory, and one byte for each of the tiles that it goes over.

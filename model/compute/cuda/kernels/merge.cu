@@ -50,9 +50,9 @@ template <class T, class S> __device__ __forceinline__ void emit(T *dst, const P
 #pragma unroll
 		for (int e = 0; e < 8; e++) sum[e] += x[e];
 	} else if (w.vectors) { // four kept ones
-		struct __align__(4 * sizeof(S)) Four {
+		struct __align__(4 * sizeof(S)) Kept {
 			S x, y, z, w;
-		} f = *(const Four *)v;
+		} f = *(const Kept *)v;
 		int n = 0;
 #pragma unroll
 		for (int e = 0; e < 8; e++) {

@@ -12,8 +12,8 @@ __device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u3
 __device__ __forceinline__ void ldmatrix(u32 (&r)[4], const void *p) { hostgpu::ldmatrix(r, p, false); }
 __device__ __forceinline__ void ldmatrixTrans(u32 (&r)[4], const void *p) { hostgpu::ldmatrix(r, p, true); }
 __device__ __forceinline__ void copyAsync(void *dst, const void *src, bool in) { hostgpu::copyAsync(dst, src, in); }
-__device__ __forceinline__ void copyCommit() {}
-template <int N> __device__ __forceinline__ void copyWait() {}
+__device__ __forceinline__ void copyCommit() { hostgpu::copyCommit(); }
+template <int N> __device__ __forceinline__ void copyWait() { hostgpu::copyWait(N); }
 __device__ __forceinline__ float exp2fast(float x) { return exp2f(x); }
 #else
 __device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {

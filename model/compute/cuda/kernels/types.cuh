@@ -16,6 +16,7 @@ struct f16 {
 
 #define THREADS 256
 #define INF __int_as_float(0x7f800000)
+#define NAN32 __int_as_float(0x7fffffff)
 
 __device__ __forceinline__ float widen(f32 x) { return x; }
 __device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
@@ -64,6 +65,23 @@ template <int V, class T> __device__ __forceinline__ void store(T *p, const floa
 	for (int k = 0; k < V; k++) narrow(v.x[k], x[k]);
 	*(Vec<T, V> *)p = v;
 }
+
+// Four is 16 bytes of shared memory.
+struct __align__(16) Four {
+	float x[4];
+};
+__device__ __forceinline__ void load(float (&x)[4], const Four *p) {
+	Four v = *p;
+#pragma unroll
+	for (int k = 0; k < 4; k++) x[k] = v.x[k];
+}
+
+// SHARED declares the block's dynamic shared memory.
+#ifdef HOSTGPU
+#define SHARED(name) char *name = hostgpu::dynamicShared()
+#else
+#define SHARED(name) extern __shared__ __align__(16) char name[]
+#endif
 
 template <int N> struct Width {
 	enum { n = N };
