@@ -89,7 +89,11 @@ func New(c Config) *Backend {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
 	k := kernels(c.ISA)
-	return &Backend{kern: k, unit: unitFor(k.Name), pool: newPool(c.Threads, looksOf(c.Threads), vec{k})}
+	b := &Backend{kern: k, unit: unitFor(k.Name), pool: newPool(c.Threads, looksOf(c.Threads), vec{k})}
+	for i := range b.pool.workers {
+		b.pool.workers[i].beside = &b.unit
+	}
+	return b
 }
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.

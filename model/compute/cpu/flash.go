@@ -119,8 +119,7 @@ func (m *attn) tiles() int { return (m.Tq + tileQ - 1) / tileQ }
 
 // from is x from (token t of row b of T, head h of H) on, a matrix whose rows are tokens.
 func (m *attn) from(x tensor.Tensor, b, t, T, h, H int) tensor.Tensor {
-	x.Mem.Host = x.Mem.Host[m.place(b, t, T, h, H)*x.DType.Size():]
-	return x
+	return from(x, m.place(b, t, T, h, H))
 }
 
 // finiteTask finds out whether a square is not finite.
@@ -164,8 +163,18 @@ func matrix(x []float32, cols int) tensor.Tensor {
 	return t
 }
 
+// from is a matrix from its element i on.
+func from(x tensor.Tensor, i int) tensor.Tensor {
+	x.Mem.Host = x.Mem.Host[i*x.DType.Size():]
+	return x
+}
+
 // product sets c [m,n] = α·op(a)·op(b) + β·c on one thread.
 func (w *worker) product(c []float32, ldc, m, n, k int, alpha float32, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool, beta float32) {
+	if w.onUnit(a, b) {
+		w.unitProduct(c, ldc, m, n, k, alpha, a, ta, b, tb, beta)
+		return
+	}
 	kern := w.Kernels
 	grow(&w.a, roundUp(m, kern.MR)*min(k, blockK))
 	grow(&w.b, roundUp(n, kern.NR)*min(k, blockK))
@@ -205,8 +214,9 @@ func (t *attnTask) tile(w *worker, b, h, i0, i1 int) {
 	}
 	at, kv, beta := 0, h*t.Hkv/t.Hq, float32(0)
 	y, ld := t.outRows(w, t.y, b, i0, h, i1-i0)
+	weights := w.rounded(&w.besides.p, s[:(i1-i0)*n], n, t.vt)
 	for _, p := range list {
-		w.product(y, ld, i1-i0, t.D, p.n, 1, matrix(s[at:], n), false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
+		w.product(y, ld, i1-i0, t.D, p.n, 1, from(weights, at), false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
 		at, beta = at+p.n, 1
 	}
 	for i := i0; i < i1; i++ {

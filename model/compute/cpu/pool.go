@@ -26,6 +26,9 @@ type worker struct {
 	spans  []span             // of keys
 	ones   [chunk / 64]uint64 // the mask of a dense row
 	unit   unitScratch
+
+	beside  *unit // of the backend
+	besides besideScratch
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.
