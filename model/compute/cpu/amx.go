@@ -44,7 +44,9 @@ func unitFor(isa string) unit {
 }
 
 // multiplies reports whether the unit has products of operands of so many parts.
-func (u unit) multiplies(pa, pb int) bool { return u.Kernels != nil && u.Strip[pa/2][pb/2][0][0] != nil }
+func (u unit) multiplies(pa, pb int) bool {
+	return u.Kernels != nil && u.Strip[pa/2][pb/2][0][0] != nil
+}
 
 // partsOf is the number of bfloat16 that make an element.
 func partsOf(dt tensor.DType) int {
@@ -200,7 +202,13 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 			if t.k > t.kc {
 				c = w.unit.blocks[(m-m0)*(f1-f0)*amx.Block:][:len(c)]
 			}
-			t.multiply(w, c, t.panel(w, m, k0, kc), f0, f1, m, k0, kc)
+			panel := t.panel(w, m, k0, kc)
+			if m+1 < m1 {
+				t.expect(&w.unit.strip, m+1, k0, kc)
+			} else {
+				t.expect(&w.unit.strip, m0, k0+kc, kc)
+			}
+			t.multiply(w, c, panel, f0, f1, m, k0, kc)
 			if k0+kc == t.k {
 				t.store(c, f0, f1, m)
 			}
@@ -228,6 +236,26 @@ func (t *unitTask) multiply(w *worker, c []float32, panel []uint16, f0, f1, m, k
 	t.strips(w, c[(last-f0)*amx.Block:], panel, last, f1, m, k0, kc, 1)
 }
 
+// expect has moving panel m of the block at k0 fetched: two rows of it, or of k, at a time.
+func (t *unitTask) expect(s *amx.Strip, m, k0, kc int) {
+	s.Next, s.Apart, s.PerStep, s.PerPanel = nil, 0, 0, 0
+	x := &t.moving
+	row, at := x.t.Cols*x.t.DType.Size(), m*amx.Rows*x.t.Cols+k0
+	if x.along {
+		at = k0*x.t.Cols + m*amx.Rows
+	}
+	lines := 64 * (max(t.fixed.parts, x.parts)/2 + 1)
+	switch {
+	case k0 >= t.k || at >= x.t.Len():
+	case x.packed != nil:
+		s.Next, s.Apart, s.PerStep = unsafe.Pointer(&x.at(m, k0, min(kc, t.k-k0))[0]), lines, 2*lines
+	case x.along:
+		s.Next, s.Apart, s.PerStep = element(x.t, at), row, 2*row
+	default:
+		s.Next, s.Apart, s.PerStep, s.PerPanel = element(x.t, at), row, amx.Rows*x.t.DType.Size(), 2*row-steps(kc)*amx.Rows*x.t.DType.Size()
+	}
+}
+
 // strips is multiply for panels of which the first halves halves are used.
 func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0, kc, halves int) {
 	if f0 == f1 {
@@ -235,13 +263,13 @@ func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0,
 	}
 	fixed, step := unsafe.Pointer(&t.fixed.at(f0, k0, kc)[0]), 2*t.fixed.size(kc)
 	s := &w.unit.strip
-	*s = amx.Strip{N: f1 - f0, K: steps(kc), C: unsafe.Pointer(&c[0]), Add: k0}
+	s.N, s.K, s.C, s.Add = f1-f0, steps(kc), unsafe.Pointer(&c[0]), k0
 	moves, pa, pb, ha, hb := 0, t.fixed.parts, t.moving.parts, halves, (t.moving.rowsAt(m)+amx.Rows/2-1)/(amx.Rows/2)
 	if t.fixed.pairs {
 		moves, pa, pb, ha, hb = 1, pb, pa, hb, ha
-		s.A, s.B, s.BStep = unsafe.Pointer(&panel[0]), fixed, step
+		s.A, s.AStep, s.B, s.BStep = unsafe.Pointer(&panel[0]), 0, fixed, step
 	} else {
-		s.A, s.AStep, s.B = fixed, step, unsafe.Pointer(&panel[0])
+		s.A, s.AStep, s.B, s.BStep = fixed, step, unsafe.Pointer(&panel[0]), 0
 	}
 	t.u.Strip[pa/2][pb/2][moves][hb-1+2*(ha-1)](s)
 }

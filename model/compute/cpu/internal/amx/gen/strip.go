@@ -5,6 +5,7 @@ import "fmt"
 // Offsets of the fields of Strip.
 const (
 	offN, offK, offA, offAStep, offB, offBStep, offC, offAdd = 0, 8, 16, 24, 32, 40, 48, 56
+	offNext, offApart, offPerStep, offPerPanel               = 64, 72, 80, 88
 )
 
 // tile is the size of one tile in bytes; half of a step of a panel.
@@ -74,7 +75,7 @@ func strip(a *asm, pa, pb, rows, cols int, moves string) {
 	for _, r := range []struct {
 		off int
 		reg string
-	}{{offN, "CX"}, {offA, "R12"}, {offB, "R13"}, {offC, "BX"}} {
+	}{{offN, "CX"}, {offA, "R12"}, {offB, "R13"}, {offC, "BX"}, {offNext, "R9"}, {offApart, "R11"}} {
 		a.f("MOVQ %d(AX), %s", r.off, r.reg)
 	}
 	a.label("panel")
@@ -90,6 +91,13 @@ func strip(a *asm, pa, pb, rows, cols int, moves string) {
 	a.label("begin")
 	a.f("PCALIGN $32")
 	a.label("step")
+	a.f("PREFETCHT1 (R9)")
+	a.f("PREFETCHT1 (R9)(R11*1)")
+	if pa+pb > 2 {
+		a.f("PREFETCHT1 64(R9)")
+		a.f("PREFETCHT1 64(R9)(R11*1)")
+	}
+	a.f("ADDQ %d(AX), R9", offPerStep)
 	inA, inB := -1, -1
 	for _, t := range terms(pa, pb) {
 		if inA != t[0] {
@@ -114,6 +122,7 @@ func strip(a *asm, pa, pb, rows, cols int, moves string) {
 	each(rows, cols, func(i, j int) { a.tileStore(2*i+j, "BX", "R8", tile*(2*i+j)) })
 	a.f("ADDQ %d(AX), R12", offAStep)
 	a.f("ADDQ %d(AX), R13", offBStep)
+	a.f("ADDQ %d(AX), R9", offPerPanel)
 	a.f("ADDQ $%d, BX", 4*tile)
 	a.f("DECQ CX")
 	a.f("JNZ panel")
