@@ -29,6 +29,9 @@ func TestEveryOperationConforms(t *testing.T) {
 }
 
 func TestTwoRunsGiveTheSameBits(t *testing.T) {
+	if cudatest.StandIn() != "" {
+		t.Skip("the stand-in does one thing after the other: only a GPU could give other bits")
+	}
 	computetest.SameBits(t, cudatest.Open(t, cuda.Config{}), cudatest.Open(t, cuda.Config{Blocking: true}))
 }
 
