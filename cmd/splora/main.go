@@ -84,7 +84,7 @@ Begin with "splora quickstart"; "splora help formats", "splora help data" and "s
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(newQuickstart(), newInit(), newPrune(), newTrain(), newMerge(), newVerify(), newEval(), newGenerate(), newTokenize(), newExport(), newPlan())
+	root.AddCommand(newQuickstart(), newInit(), newPrune(), newTrain(), newMerge(), newVerify(), newEval(), newGenerate(), newTokenize(), newExport(), newPlan(), newDoctor())
 	root.AddCommand(topics()...)
 	root.SetHelpCommand(newHelp(root))
 	return root
