@@ -164,11 +164,11 @@ func TestVerifyNamesWhatElseIsNotAsInTheBase(t *testing.T) {
 }
 
 func TestAKeptZeroTrainsResumesMergesAndVerifiesAsKept(t *testing.T) {
-	for _, folder := range []string{"llama", "mistral", "qwen3"} {
-		t.Run(folder, func(t *testing.T) {
-			base := prunedBase(t, folder, "2:4")
-			run := trained(t, base, "--save-every", "2", "--keep-last", "0")
-			resumed := trained(t, base, "--save-every", "2", "--resume", filepath.Join(run, "checkpoint-2"))
+	for _, c := range [][2]string{{"llama", "float32"}, {"mistral", "float32"}, {"qwen3", "float32"}, {"mistral", "bfloat16"}} {
+		t.Run(c[0]+" "+c[1], func(t *testing.T) {
+			base := prunedBase(t, c[0], "2:4")
+			run := trained(t, base, "--save-every", "2", "--keep-last", "0", "--dtype", c[1])
+			resumed := trained(t, base, "--save-every", "2", "--resume", filepath.Join(run, "checkpoint-2"), "--dtype", c[1])
 			if !bytes.Equal(readFile(t, run, safetensors.AdapterFile), readFile(t, resumed, safetensors.AdapterFile)) {
 				t.Error("the resumed run ends with another adapter")
 			}
@@ -212,6 +212,26 @@ func TestTheMergedModelIsTheAdaptedOneUpToOneRounding(t *testing.T) {
 				t.Errorf("%s %s: base %v, adapted %v, merged %v: off by %.1e", folder, method, dense.PPL, adapted.PPL, result.PPL, d)
 			}
 		}
+	}
+}
+
+func TestBFloat16EvaluatesAndGeneratesAsFloat32DoesUpToItsRounding(t *testing.T) {
+	base := prunedBase(t, "qwen3", "2:4")
+	run := trained(t, base)
+	args := []string{"eval", "--model", base, "--adapter", run, "--data", filepath.Join(oracleDir, "ids.jsonl"), "--seq", "24"}
+	var full, half Perplexity
+	answer(t, &full, args...)
+	answer(t, &half, append(args, "--dtype", "bfloat16")...)
+	if d := relative(half.PPL, full.PPL); !(d <= 0.01) || d == 0 {
+		t.Errorf("perplexity %v in bfloat16, %v in float32", half.PPL, full.PPL)
+	}
+	var text struct{ IDs []int32 }
+	answer(t, &text, "generate", "--model", base, "--adapter", run, "--ids", "1,2,3,4,5", "--max-new-tokens", "4", "--dtype", "bfloat16")
+	if len(text.IDs) == 0 {
+		t.Error("nothing was generated")
+	}
+	if code, _, err := call(append(args, "--dtype", "float16")...); code != exitUsage || !strings.Contains(err, "float32 or bfloat16") {
+		t.Errorf("--dtype float16: exit %d, %s", code, err)
 	}
 }
 

@@ -47,8 +47,10 @@ func TestRanksThatDifferFailByNameBeforeTheFirstStep(t *testing.T) {
 		"rows": {func(w world, c *launch.Contract, args *[]string) {
 			*args = w.train("--data", w.write(t, "other.jsonl", `{"text":"other rows"}`+"\n"))
 		}, []string{"data", "differ"}},
-		"settings": {func(w world, c *launch.Contract, args *[]string) { *args = w.train("--lr", "2e-2", "--clip", "0.5") },
-			[]string{"--clip differs: 0.5 on", "--lr differs: 0.01 on", "but 0.02 on"}},
+		"settings": {func(w world, c *launch.Contract, args *[]string) {
+			*args = w.train("--lr", "2e-2", "--clip", "0.5", "--dtype", "bfloat16")
+		},
+			[]string{"--clip differs: 0.5 on", "--lr differs: 0.01 on", "but 0.02 on", "--dtype differs: bfloat16 on"}},
 		"evaluation rows": {func(w world, c *launch.Contract, args *[]string) {
 			*args = w.train("--eval-data", w.write(t, "other.jsonl", `{"text":"other rows"}`+"\n"))
 		}, []string{"eval data differs"}},

@@ -85,10 +85,13 @@ func TestTheLossFalls(t *testing.T) {
 }
 
 func TestStoppingAndResumingGivesTheSameBits(t *testing.T) {
-	for _, world := range []int{1, 2} {
+	for i, dtype := range []string{"float32", "float32", "bfloat16", "bfloat16"} {
+		world := 1 + i%2
 		whole := newJob(t, world)
+		whole.DType = dtype
 		mustRun(t, whole)
 		cut := newJob(t, world)
+		cut.DType = dtype
 		cut.rows, cut.stopAfter = whole.rows, 3
 		if err := cut.run(t); !errors.Is(err, ErrStopped) {
 			t.Fatalf("world %d: %v, want ErrStopped", world, err)
@@ -164,6 +167,7 @@ func TestASettingThatWouldFalsifyTheRunIsRefusedByName(t *testing.T) {
 		"--seed":         func(c *Config) { c.Seed = 1 },
 		"--clip":         func(c *Config) { c.Clip = 2 },
 		"--shuffle":      func(c *Config) { c.Shuffle = false },
+		"--dtype":        func(c *Config) { c.DType = "bfloat16" },
 		"--global-batch": func(c *Config) { c.GlobalBatch = 5 },
 		"--max-steps":    func(c *Config) { c.MaxSteps = 9 },
 	} {
