@@ -172,11 +172,19 @@ func (g *group) report(now time.Time) string {
 			missing = append(missing, g.where(r))
 		}
 	}
-	if missing == nil {
-		missing = []string{"all ranks are in it"}
+	rest := "all ranks are in it"
+	if missing != nil {
+		rest = fmt.Sprintf("with %s; not there yet: %s", strings.Join(here, ", "), strings.Join(missing, "; "))
 	}
-	return fmt.Sprintf("waits for %.0f s in collective %d (%s, %s) of generation %d, step %d, with %s; not there yet: %s", now.Sub(g.since).Seconds(), g.seq, g.what,
-		g.phase, g.a.Generation, g.vitals[g.rank].Step, strings.Join(here, ", "), strings.Join(missing, "; "))
+	return fmt.Sprintf("waits for %.0f s in collective %d (%s) of generation %d, step %d; %s", now.Sub(g.since).Seconds(), g.seq,
+		during(g.what, g.phase), g.a.Generation, g.vitals[g.rank].Step, rest)
+}
+
+func during(what, phase string) string {
+	if phase == "" {
+		return what
+	}
+	return what + ", " + phase
 }
 
 // where a rank was; needs mu.
@@ -184,11 +192,7 @@ func (g *group) where(r int) string {
 	v := g.vitals[r]
 	in := ""
 	if v.What != "" {
-		in = fmt.Sprintf(", in collective %d (%s", v.Seq, v.What)
-		if v.Phase != "" {
-			in += ", " + v.Phase
-		}
-		in += ")"
+		in = fmt.Sprintf(", in collective %d (%s)", v.Seq, during(v.What, v.Phase))
 	}
 	return fmt.Sprintf("%s at step %d, %s%s, %.1f s ago", g.label(r), v.Step, v.State, in, time.Since(v.heard).Seconds())
 }

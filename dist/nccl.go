@@ -135,6 +135,7 @@ func (g *group) guard(d *device) {
 
 // run begins a collective and returns when the stream has done it, or the group is dead and the stream free again.
 func (d *device) run(g *group, begin func(*nccl.Comm, uintptr) error) error {
+	g.setPhase("queueing")
 	err := d.finish(g, begin(d.comm, d.cfg.Stream))
 	if err == nil {
 		return nil

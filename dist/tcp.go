@@ -208,7 +208,7 @@ func (g *group) enter(what string) (seq int, err error) {
 		return 0, g.failure()
 	}
 	g.seq++
-	g.what, g.phase, g.since = what, "queueing", time.Now()
+	g.what, g.since = what, time.Now()
 	early := g.early()
 	seq = g.seq
 	g.mu.Unlock()

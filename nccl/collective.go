@@ -4,7 +4,10 @@ package nccl
 // same in the same order. count is of elements; addresses are of device memory.
 
 func (c *Comm) collective(symbol string, a call) error {
-	return c.do(symbol, func(h uintptr) Result { return c.lib.abi.collective(symbol, h, a) })
+	return c.do(symbol, func(h uintptr) Result {
+		c.last = symbol
+		return c.lib.abi.collective(symbol, h, a)
+	})
 }
 
 // AllReduce sets every rank's recv [count] to the reduction of all sends. In place if send == recv.

@@ -14,10 +14,11 @@ type Comm struct {
 	turn   chan struct{} // holds a token while nobody is in a call
 	handle uintptr       // 0 once it has ended
 	ended  string        // how
+	last   string        // the collective that was begun last
 }
 
 func newComm(l *Library, handle uintptr) *Comm {
-	c := &Comm{lib: l, turn: make(chan struct{}, 1), handle: handle}
+	c := &Comm{lib: l, turn: make(chan struct{}, 1), handle: handle, last: "ncclCommGetAsyncError"}
 	c.turn <- struct{}{}
 	return c
 }
@@ -70,9 +71,9 @@ func (l *Library) form(ctx context.Context, call string, rank int, cfg Config, b
 
 // GetAsyncError is nil when all that was begun has been issued without error, InProgress while it is being issued, else an
 // *Error.
-func (c *Comm) GetAsyncError() error { return c.poll("ncclCommGetAsyncError") }
+func (c *Comm) GetAsyncError() error { return c.poll("") }
 
-// poll is GetAsyncError; an error is said to be call's.
+// poll is GetAsyncError; an error is said to be call's, or, if that is "", the last collective's.
 func (c *Comm) poll(call string) error {
 	var state Result
 	err := c.do(call, func(h uintptr) Result {
@@ -91,7 +92,7 @@ func (c *Comm) poll(call string) error {
 
 // Wait polls until nothing is in progress: then a stream may be waited for, and the next call be made. It fails with NCCL's
 // asynchronous error, or with ctx's; the communicator is to be aborted then.
-func (c *Comm) Wait(ctx context.Context) error { return c.wait(ctx, "ncclCommGetAsyncError") }
+func (c *Comm) Wait(ctx context.Context) error { return c.wait(ctx, "") }
 
 func (c *Comm) wait(ctx context.Context, call string) error {
 	for pause := 20 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
@@ -101,7 +102,7 @@ func (c *Comm) wait(ctx context.Context, call string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("nccl: %s: still in progress: %w", call, ctx.Err())
+			return fmt.Errorf("nccl: %s: still in progress: %w", cmp.Or(call, c.last), ctx.Err())
 		case <-time.After(pause):
 		}
 	}
@@ -111,6 +112,7 @@ func (c *Comm) wait(ctx context.Context, call string) error {
 func (c *Comm) do(call string, f func(handle uintptr) Result) error {
 	<-c.turn
 	defer func() { c.turn <- struct{}{} }()
+	call = cmp.Or(call, c.last)
 	if c.handle == 0 {
 		return fmt.Errorf("nccl: %s on a communicator that was %s", call, c.ended)
 	}

@@ -13,7 +13,8 @@
 // Environment, read when a communicator begins:
 //
 //	HOSTNCCL_FAULT      comma list of [rankR:]what: hang@K die@K errorE@K (at this rank's K-th operation that moves data,
-//	                    from 1; E is an ncclResult_t), hang-init, error-initE, hang-abort, hang-finalize
+//	                    from 1; E is an ncclResult_t), hang-init, error-initE, hang-abort, hang-finalize,
+//	                    slow-abortMS
 //	HOSTNCCL_TRANSPORT  socket (default): a lost peer is a remote error; p2p: nothing is noticed, as over NVLink
 //	HOSTNCCL_INIT_MS    how long forming a communicator takes at least; 20
 //	HOSTNCCL_VERSION    what ncclGetVersion tells; 23007
@@ -438,7 +439,7 @@ UniqueId startHub() {
 // ---------------------------------------------------------------------------------------------------- faults
 
 struct Faults {
-	int hang = 0, die = 0, error = 0, errorAt = 0, initError = 0;
+	int hang = 0, die = 0, error = 0, errorAt = 0, initError = 0, slowAbort = 0;
 	bool hangInit = false, hangAbort = false, hangFinalize = false;
 
 	explicit Faults(int rank) {
@@ -452,6 +453,7 @@ struct Faults {
 			sscanf(f.c_str(), "die@%d", &die);
 			sscanf(f.c_str(), "error%d@%d", &error, &errorAt);
 			sscanf(f.c_str(), "error-init%d", &initError);
+			sscanf(f.c_str(), "slow-abort%d", &slowAbort);
 			hangInit |= f == "hang-init";
 			hangAbort |= f == "hang-abort";
 			hangFinalize |= f == "hang-finalize";
@@ -844,6 +846,7 @@ API Result ncclCommDestroy(Comm *c) {
 API Result ncclCommAbort(Comm *c) {
 	if (Result e = check(c, "ncclCommAbort")) return e;
 	if (c->faults.hangAbort) hangForEver();
+	sleepMs(c->faults.slowAbort);
 	c->aborted = true;
 	c->quiet();
 	c->end(false);
