@@ -46,6 +46,8 @@ type tasks struct {
 	copyTask copyTask
 	pack     packTask
 	tiles    tileTask
+	thin     thinTask
+	thinPack thinPackTask
 	round    roundTask
 	unitPack unitPackTask
 	unit     unitTask

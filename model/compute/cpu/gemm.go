@@ -47,6 +47,10 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 	if m == 0 || n == 0 {
 		return
 	}
+	if b.isThin(dst, am, bm, k) && !b.isDots(m, am, ta, tb) {
+		b.thin(dst, alpha, am, ta, bm, tb, beta)
+		return
+	}
 	if k > 0 && m > fewRows && b.unit.multiplies(partsOf(am.DType), partsOf(bm.DType)) {
 		b.unitGemm(dst, alpha, am, ta, bm, tb, beta)
 		return
@@ -186,16 +190,29 @@ func (t *tileTask) tile(w *worker, i, j int) {
 	ri, ci := (rows-1)/k.RowStep, (cols-1)/k.Lanes
 	w.work.Tiles++
 	f, a, b, c := k.Tile[ri][ci], &t.a[i*t.kc], &t.b[j*t.kc], t.c[i*t.ldc+j:]
-	if rows == (ri+1)*k.RowStep && cols == (ci+1)*k.Lanes {
-		f(t.kc, a, b, &c[0], t.ldc, t.alpha, t.beta)
-		return
+	p, ld := w.edgeOf(k, c, t.ldc, rows, cols, rows == (ri+1)*k.RowStep && cols == (ci+1)*k.Lanes, t.beta)
+	f(t.kc, a, b, p, ld, t.alpha, t.beta)
+	w.fromEdge(k, c, t.ldc, rows, cols, p)
+}
+
+// edgeOf is where a tile of c is made: in place if the kernel covers exactly that, else in scratch memory, which then has what β needs.
+func (w *worker) edgeOf(k *simd.Kernels, c []float32, ldc, rows, cols int, covers bool, beta float32) (p *float32, ld int) {
+	if covers {
+		return &c[0], ldc
 	}
 	edge := w.edge[:k.MR*k.NR]
-	for r := 0; t.beta != 0 && r < rows; r++ {
-		copy(edge[r*k.NR:r*k.NR+cols], c[r*t.ldc:])
+	for r := 0; beta != 0 && r < rows; r++ {
+		copy(edge[r*k.NR:r*k.NR+cols], c[r*ldc:])
 	}
-	f(t.kc, a, b, &edge[0], k.NR, t.alpha, t.beta)
+	return &edge[0], k.NR
+}
+
+// fromEdge sets the tile of c from where it was made.
+func (w *worker) fromEdge(k *simd.Kernels, c []float32, ldc, rows, cols int, p *float32) {
+	if p == &c[0] {
+		return
+	}
 	for r := range rows {
-		copy(c[r*t.ldc:r*t.ldc+cols], edge[r*k.NR:])
+		copy(c[r*ldc:r*ldc+cols], w.edge[r*k.NR:])
 	}
 }

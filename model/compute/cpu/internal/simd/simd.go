@@ -23,6 +23,13 @@ const (
 // Tile sets c [rows,cols] = α·Σ_k a[k,:]ᵀ·b[k,:] + β·c, k < kc, from packed panels; rows of c are ldc apart. β = 0 does not read c.
 type Tile func(kc int, a, b, c *float32, ldc int, alpha, beta float32)
 
+// TileOfRows is Tile with a[k,r] at a[r·lda + k], TileOfColumns with b[k,c] at b[k·ldb + c] and a[k,r] at a[k·lda + r]: an operand where
+// it stands.
+type (
+	TileOfRows    func(kc int, a *float32, lda int, b, c *float32, ldc int, alpha, beta float32)
+	TileOfColumns func(kc int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, alpha, beta float32)
+)
+
 // Transpose sets dst[k·step + r] = rows[r][first + k] for k < blocks·Lanes and r < width ≤ Lanes. It reads Lanes rows.
 type Transpose func(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
 
@@ -42,6 +49,8 @@ type Kernels struct {
 	// Tile[i][j] computes RowStep·(i+1) rows and Lanes·(j+1) columns of a tile.
 	Tile      [3][2]Tile
 	RowStep   int
+	Rows      [3][2]TileOfRows
+	Columns   [3][2]TileOfColumns
 	Transpose [3]Transpose
 	Along     [3]Along
 	// PanelsA and PanelsB pack several full panels, width MR and NR, at once.

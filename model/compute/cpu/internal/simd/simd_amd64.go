@@ -13,6 +13,8 @@ func For(name string) *Kernels {
 	case name == "avx512" && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasFMA:
 		return &Kernels{
 			Name: name, Lanes: 16, MR: 12, NR: 32, RowStep: 4,
+			Rows:      [3][2]TileOfRows{{gemmRows512x4x1, gemmRows512x4x2}, {gemmRows512x8x1, gemmRows512x8x2}, {gemmRows512x12x1, gemmRows512x12x2}},
+			Columns:   [3][2]TileOfColumns{{gemmColumns512x4x1, gemmColumns512x4x2}, {gemmColumns512x8x1, gemmColumns512x8x2}, {gemmColumns512x12x1, gemmColumns512x12x2}},
 			Tile:      [3][2]Tile{{gemm512x4x1, gemm512x4x2}, {gemm512x8x1, gemm512x8x2}, {gemm512x12x1, gemm512x12x2}},
 			Transpose: [3]Transpose{transpose512F32, transpose512BF16, transpose512F16},
 			Along:     [3]Along{along512F32, along512BF16, along512F16},
@@ -33,6 +35,8 @@ func For(name string) *Kernels {
 	case name == "avx2" && x.HasAVX2 && x.HasFMA: // every such machine has F16C
 		return &Kernels{
 			Name: name, Lanes: 8, MR: 6, NR: 16, RowStep: 2,
+			Rows:      [3][2]TileOfRows{{gemmRows256x2x1, gemmRows256x2x2}, {gemmRows256x4x1, gemmRows256x4x2}, {gemmRows256x6x1, gemmRows256x6x2}},
+			Columns:   [3][2]TileOfColumns{{gemmColumns256x2x1, gemmColumns256x2x2}, {gemmColumns256x4x1, gemmColumns256x4x2}, {gemmColumns256x6x1, gemmColumns256x6x2}},
 			Tile:      [3][2]Tile{{gemm256x2x1, gemm256x2x2}, {gemm256x4x1, gemm256x4x2}, {gemm256x6x1, gemm256x6x2}},
 			Transpose: [3]Transpose{transpose256F32, transpose256BF16, transpose256F16},
 			Along:     [3]Along{along256F32, along256BF16, along256F16},
