@@ -168,7 +168,7 @@ func TestEvalAndGenerateOnTheGPUSayWhatTheCPUSays(t *testing.T) {
 func TestTwoRanksOnOneGPUOverTheHostAreOneRank(t *testing.T) {
 	env, w := gpu(t), newWorld(t)
 	on(t, env, w.train("--device", "cuda")...)
-	o := start(t, "launch", env, w.train("--device", "cuda:0", "--out", w.path("two"))...).wait()
+	o := start(t, "launch", env, w.train("--device", "cuda:0", "--transport", "tcp", "--out", w.path("two"))...).wait()
 	if o.code != exitDone {
 		t.Fatalf("exit code %d\n%s", o.code, o.stderr)
 	}

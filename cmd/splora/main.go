@@ -159,6 +159,7 @@ func completeTrain(c *cobra.Command) {
 	complete(c, "memory", "reuse", "fused")
 	complete(c, "dtype", "float32", "bfloat16")
 	complete(c, "device", "auto", "cpu", "cuda")
+	complete(c, "transport", "auto", "nccl", "tcp")
 	complete(c, "log-format", "text", "json")
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/splora/splora/data/tokenizer"
 	"github.com/splora/splora/dist"
 	"github.com/splora/splora/launch"
+	"github.com/splora/splora/model/compute/cuda"
 	"github.com/splora/splora/model/family"
 )
 
@@ -118,15 +119,20 @@ func (r *rank) run(c *cobra.Command) error {
 	}
 	r.closers = append(r.closers, be.Close)
 	env.Backend, env.Health = be.Backend, r.health(be)
-	if env.Group, err = r.join(c.Context(), env); err != nil {
+	if r.Transport == "nccl" && be.gpu == nil {
+		return usagef("train: --transport nccl is between GPUs, and this rank computes on %s; use --transport tcp", be.Name())
+	}
+	env.OnDevice = be.gpu != nil && r.Transport != "tcp"
+	if env.Group, err = r.join(c.Context(), env, be.gpu); err != nil {
 		return err
 	}
 	r.log = r.log.With(zap.Int("rank", env.Group.Rank()), zap.Int("generation", env.Group.Generation()))
 	env.Log, env.Job = r.log, r.place.Job
 	env.Restarted = r.place.Attempt > 1 || env.Group.Generation() > 1
+	group := env.Group // env is not kept: its weights may have moved to a device
 	err = train.Run(context.WithoutCancel(c.Context()), r.Config, env)
 	if err != nil && !errors.Is(err, train.ErrStopped) {
-		env.Group.Abort(err)
+		group.Abort(err)
 	}
 	return err
 }
@@ -182,7 +188,7 @@ func (r *rank) openRows(ctx context.Context, env *train.Env, f *family.Folder, t
 }
 
 // join finds the other ranks. All must have the same model, rows and settings.
-func (r *rank) join(ctx context.Context, env train.Env) (dist.Group, error) {
+func (r *rank) join(ctx context.Context, env train.Env, gpu *cuda.Backend) (dist.Group, error) {
 	if r.place.WorldMax == 1 {
 		return dist.Solo(), nil
 	}
@@ -192,8 +198,13 @@ func (r *rank) join(ctx context.Context, env train.Env) (dist.Group, error) {
 	if env.Eval != nil {
 		same["eval data"] = env.Eval.Key()
 	}
+	var device *dist.NCCL
+	if env.OnDevice {
+		device = &dist.NCCL{Stream: gpu.Stream(), Done: gpu.Done}
+	}
 	g, err := dist.Join(ctx, dist.Config{
-		Job: p.Job, Key: p.Key, Bind: p.Bind, GossipPort: p.GossipPort, Seeds: p.Seeds, Generation: p.Generation,
+		NCCL: device,
+		Job:  p.Job, Key: p.Key, Bind: p.Bind, GossipPort: p.GossipPort, Seeds: p.Seeds, Generation: p.Generation,
 		NodeRank: p.NodeRank, LocalRank: p.LocalRank, LocalSize: p.LocalSize, WorldMin: p.WorldMin, WorldMax: p.WorldMax,
 		Fingerprint: same,
 		Timeout:     time.Duration(r.JoinTimeout) * time.Second,

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -90,6 +91,7 @@ func (t *trainer) place(lc lora.Config, o decoder.Options) (err error) {
 	p, err := decoder.Estimate(t.be, t.Arch, t.Weights, &lc, true, o)
 	if err == nil {
 		t.Weights, err = Place(t.be, d, t.Weights, p)
+		debug.FreeOSMemory() // what was packed on the host has moved
 	}
 	return err
 }

@@ -64,6 +64,7 @@ type Config struct {
 	ChecksumEvery int    `yaml:"checksum_every" help:"steps between checks that all ranks hold the same bits (0: never)"`
 	LogEvery      int    `yaml:"log_every" ranks:"own" help:"steps between progress lines (0: a line a second)"`
 	LogFormat     string `yaml:"log_format" ranks:"own" help:"text or json"`
+	Transport     string `yaml:"transport" help:"how ranks exchange gradients: auto: NCCL when they compute on GPUs, else tcp; nccl; or tcp, from and to host memory"`
 	JoinTimeout   int    `yaml:"join_timeout" ranks:"own" help:"seconds to wait for the other ranks"`
 }
 
@@ -74,7 +75,7 @@ func Defaults() Config {
 		MicroBatch: 1, Accum: 1, Epochs: 1, LR: 1e-3, Schedule: "cosine",
 		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Clip: 1, Shuffle: true, TooLong: "truncate",
 		Recompute: "block", Memory: "reuse", DType: "float32", Device: "auto",
-		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", JoinTimeout: 600,
+		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", Transport: "auto", JoinTimeout: 600,
 	}
 }
 
@@ -120,6 +121,7 @@ func (c *Config) Validate() error {
 		{c.Patience > 0 && c.EvalEvery == 0, "--patience needs --eval-every"},
 		{c.LogEvery < 0, fmt.Sprintf("--log-every %d: at least 0", c.LogEvery)},
 		{!slices.Contains([]string{"text", "json"}, c.LogFormat), fmt.Sprintf("--log-format %q: text or json", c.LogFormat)},
+		{!slices.Contains([]string{"auto", "nccl", "tcp"}, c.Transport), fmt.Sprintf("--transport %q: auto, nccl or tcp", c.Transport)},
 		{c.JoinTimeout < 1, fmt.Sprintf("--join-timeout %d: at least 1", c.JoinTimeout)},
 	} {
 		if e.bad {

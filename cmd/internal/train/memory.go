@@ -55,8 +55,8 @@ func (m *DeviceMemory) InUse() int { return m.Total - m.Free }
 
 func (m *DeviceMemory) String() string {
 	off := 100 * (float64(m.InUse())/float64(max(1, m.Planned())) - 1)
-	return fmt.Sprintf("memory of the device: %s in use at the start (context, kernels, others), cuBLAS %s, arena %s (scratch and workspace %s in it), collectives %s: planned %s; "+
-		"the driver says %s of %s (%+.1f %%)", size(m.Before), size(m.Library), size(m.Arena), size(m.Own), size(m.Collectives), size(m.Planned()),
+	return fmt.Sprintf("memory of the device: %s in use at the start (context, kernels, others), cuBLAS %s, arena %s (%s scratch and workspace),\n"+
+		"collectives %s: planned %s; the driver says %s of %s (%+.1f %%)", size(m.Before), size(m.Library), size(m.Arena), size(m.Own), size(m.Collectives), size(m.Planned()),
 		size(m.InUse()), size(m.Total), off)
 }
 
@@ -115,7 +115,7 @@ func (f Footprint) String() string {
 		fmt.Fprintf(&b, "  %-44s %10s\n", l.name, humanize.Bytes(uint64(l.bytes)))
 	}
 	if f.Device != nil {
-		b.WriteString(f.Device.String())
+		fmt.Fprintln(&b, f.Device)
 	}
 	if files := f.Mapped + f.Rows; files > 0 {
 		fmt.Fprintf(&b, "of it %s are mapped files: all ranks of a host share them, and where memory is short the system\n"+

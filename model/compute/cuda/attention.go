@@ -17,6 +17,14 @@ type scratch struct {
 	delta      tensor.Tensor
 }
 
+// scratchSize is what newScratch and cuBLAS's workspace take of the arena.
+func scratchSize(workspace int) (n int) {
+	for _, k := range []int{workspace, 4 * deltas, 8 * kernels.SumSquaresBlocks, 8} {
+		n += (k + align - 1) &^ (align - 1)
+	}
+	return n
+}
+
 func newScratch(b *Backend) scratch {
 	bytes := func(n int) tensor.Tensor { return tensor.Tensor{DType: tensor.U8, Rows: 1, Cols: n, Mem: b.Alloc(n)} }
 	delta := bytes(4 * deltas)

@@ -109,6 +109,9 @@ func (b *Backend) start(d cu.Device) (err error) {
 		return err
 	}
 	b.mem = arena{q: b.q, before: total - free}
+	if err := b.Reserve(scratchSize(b.config.Workspace)); err != nil {
+		return err
+	}
 	if err := b.startBLAS(); err != nil {
 		return err
 	}

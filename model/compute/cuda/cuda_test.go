@@ -155,7 +155,7 @@ func TestTheArenaIsOneAllocationZeroedAndSealed(t *testing.T) {
 	if got := after.Used - before.Used; got != 256+256+256+256+512+1<<20 {
 		t.Errorf("%d bytes are given out", got)
 	}
-	if after.Own == 0 || after.Own > before.Arena || before.Free-after.Free != n {
+	if after.Own == 0 || after.Own != before.Arena || before.Used != before.Arena || before.Free-after.Free != n {
 		t.Errorf("%+v, then %+v", before, after)
 	}
 	b.Seal()
