@@ -24,7 +24,7 @@ type Record struct {
 	StepS        float64 `json:"step_s"`
 	TokensPerS   float64 `json:"tokens_per_s"` // active, all ranks
 	PeakRSSBytes int64   `json:"peak_rss_bytes"`
-	CommBytes    int64   `json:"comm_bytes"` // written to data connections by this rank in this step
+	CommBytes    int64   `json:"comm_bytes"` // written to data connections by this rank in this step, and the bytes of vectors that NCCL reduced
 	Epoch        float64 `json:"epoch"`
 	World        int     `json:"world"`
 	Generation   int     `json:"generation"`

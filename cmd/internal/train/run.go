@@ -136,7 +136,7 @@ func (t *trainer) loop(ctx context.Context) error {
 
 // step is optimizer step k, from 0. stop tells that some rank was signalled.
 func (t *trainer) step(k int) (rec Record, stop bool, err error) {
-	began, sent := time.Now(), t.Group.Traffic().DataWritten
+	began, sent := time.Now(), communicated(t.Group)
 	t.Group.SetProgress(k+1, "forward and backward")
 	own, err := t.gradients(k)
 	if err != nil {
@@ -167,9 +167,15 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	s := time.Since(began).Seconds()
 	return Record{
 		Step: k + 1, Loss: loss, GradNorm: norm, LR: lr, Tokens: all.Tokens, StepS: s, TokensPerS: float64(all.Tokens) / max(s, 1e-9),
-		PeakRSSBytes: PeakRSS(), CommBytes: t.Group.Traffic().DataWritten - sent,
+		PeakRSSBytes: PeakRSS(), CommBytes: communicated(t.Group) - sent,
 		Epoch: t.order.Epoch(k+1, t.state.GlobalBatch), World: t.Group.Size(), Generation: t.Group.Generation(), GPU: t.gpu(),
 	}, all.Stop > 0, nil
+}
+
+// communicated is what this rank has written to its data connections, and the vectors that it has given to NCCL.
+func communicated(g dist.Group) int64 {
+	t := g.Traffic()
+	return t.DataWritten + t.DeviceBytes
 }
 
 // gradients sets the gradients to the sums over this rank's share of global batch k.
