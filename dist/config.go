@@ -50,6 +50,7 @@ type Config struct {
 	NCCL  *NCCL            // reduce vectors in device memory over NCCL, on all ranks alike; nil = host memory only
 	Trace func(Collective) // is told of every AllReduce and Broadcast that has ended well, on its caller's goroutine; nil = nobody
 
+	Apart         bool                     // pass data to ranks of this host over the network, too, not through memory; so with AdvertiseData
 	AdvertiseData func(addr string) string // maps the data address to the one others shall dial (a proxy); nil = as it is
 	Logger        Logger                   // nil = silence
 }
@@ -71,6 +72,7 @@ func (c Config) resolve() (Config, error) {
 	if c.NCCL != nil {
 		c.NCCL = c.NCCL.resolve()
 	}
+	c.Apart = c.Apart || c.AdvertiseData != nil
 	setDefault(&c.Timeout, 60*time.Second)
 	setDefault(&c.LastCall, 3*time.Second)
 	setDefault(&c.Heartbeat, time.Second)

@@ -99,7 +99,13 @@ func (g *group) connect(ctx context.Context) error {
 		out.Close()
 		return fmt.Errorf("data connection from %s to %s: %w", left, g.n.self.Data, err)
 	}
-	g.attach(in, out)
+	sharedIn, sharedOut, err := g.sharing(in, out, left.Host, right.Host)
+	if err != nil {
+		in.Close()
+		out.Close()
+		return fmt.Errorf("data connections of %s: %w", g.n.self, err)
+	}
+	g.attach(sharedIn, sharedOut)
 	return nil
 }
 

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// piece is how many floats move at a time: 1 MiB stays in cache between receive and add, and keeps system calls few.
-const piece = 256 << 10
+// piece is how many floats move at a time: 512 KiB stay in cache between receive, add and send, and keep system calls few.
+const piece = 128 << 10
 
 // chunk c of n of a vector.
 func chunk(v []float32, c, n int) []float32 {
@@ -146,20 +146,31 @@ func (g *ring) sendAll(spans [][]float32, t *tide) error {
 
 // recvAdd adds what comes from the left to the spans.
 func (g *ring) recvAdd(spans [][]float32, t *tide) error {
-	if g.scratch == nil && len(spans) > 0 {
-		g.scratch = make([]float32, g.piece)
-	}
 	for _, v := range spans {
 		for len(v) > 0 {
 			n := min(g.piece, len(v))
-			if err := readFloats(g.left, g.scratch[:n]); err != nil {
+			if err := g.addNext(v[:n]); err != nil {
 				return err
 			}
-			add(v[:n], g.scratch[:n])
 			t.rise(n)
 			v = v[n:]
 		}
 	}
+	return nil
+}
+
+// addNext adds the next floats from the left to v.
+func (g *ring) addNext(v []float32) error {
+	if in, ok := g.left.(*sharedIn); ok && littleEndian() {
+		return in.add(v)
+	}
+	if g.scratch == nil {
+		g.scratch = make([]float32, g.piece)
+	}
+	if err := readFloats(g.left, g.scratch[:len(v)]); err != nil {
+		return err
+	}
+	add(v, g.scratch[:len(v)])
 	return nil
 }
 
