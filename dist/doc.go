@@ -14,7 +14,8 @@
 // so chunk c is summed in the order ((v_{c+1} + v_{c+2}) + …) + v_c: fixed by n and the index alone, never by timing.
 // Rank r sends 4·(2·len − |chunk r| − |chunk r+1|) bytes (RingBytes), which is 4·len·2(n−1)/n but for the rounding of
 // chunks. What is received is what is sent on a little later, so a rank forwards piece by piece while it receives.
-// There is no framing on the data connections.
+// There is no framing on the data connections. Between ranks of one host the floats go through memory that both have mapped, in the
+// same order, and the connection only says when (shared.go).
 //
 // Join builds such a group: memberlist finds the members (gossip.go), package rendezvous turns them into ranks, every
 // connection is authenticated with the job's key before anything else (auth.go), and an acknowledged barrier ends it.

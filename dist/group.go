@@ -45,7 +45,7 @@ type Group interface {
 	Close() error
 }
 
-// Traffic counts bytes on the sockets of this rank, handshakes included. Gossip is not in it. What NCCL moves for a
+// Traffic counts bytes on the sockets of this rank, handshakes included, and those that go through shared memory in their place. Gossip is not in it. What NCCL moves for a
 // collective is its own affair: counted are the calls and the bytes of their vectors.
 type Traffic struct {
 	DataWritten, DataRead       int64 // collectives
