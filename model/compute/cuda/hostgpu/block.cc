@@ -3,6 +3,9 @@
 // A thread of a block is a fiber. It runs until it must wait: at a barrier of the block or at an instruction of its warp, which the
 // last lane to arrive carries out for all. When nobody can go on and not all are done, the kernel would hang or be undefined: the
 // program stops and says who waits where.
+//
+// HOSTGPU_ORDER, a number, has threads and warps take turns in an order drawn from it, another one at every barrier: a kernel whose
+// result depends on it lacks a barrier. 0, the default, is the order of their indices.
 #include "block.h"
 #include <mutex>
 #include <stdarg.h>
@@ -185,6 +188,17 @@ static void resume(int i) {
 	fail("no thread can go on: %d wait at __syncthreads, %d in a warp (%s ), %d are done", n[AT_BARRIER], n[AT_WARP], kinds.c_str(), n[DONE]);
 }
 
+// order permutes 0 … n−1.
+static uint64_t seed;
+static void order(int *list, int n) {
+	for (int i = 0; i < n; i++) list[i] = i;
+	for (int i = n - 1; seed && i > 0; i--) {
+		seed = seed * 6364136223846793005 + 1442695040888963407;
+		int j = (seed >> 33) % (i + 1), t = list[i];
+		list[i] = list[j], list[j] = t;
+	}
+}
+
 static void runBlock() {
 	atBarrier = 0;
 	for (int i = 0; i < (threads + 31) / 32; i++) warps[i].arrived = 0, warps[i].turn = 0;
@@ -199,15 +213,20 @@ static void runBlock() {
 	memset(shared, 0xff, sharedSize); // NaN
 	for (int done = 0; done < threads;) {
 		bool moved = false;
-		for (int w = 0; w < threads; w += 32) {
+		int warp[32], lane[32];
+		order(warp, (threads + 31) / 32);
+		order(lane, 32);
+		for (int w = 0; w < (threads + 31) / 32; w++) {
 			for (bool again = true; again;) {
 				again = false;
-				for (int i = w; i < threads && i < w + 32; i++) {
-					if (fibers[i].state != READY) continue;
+				for (int k = 0; k < 32; k++) {
+					int i = warp[w] * 32 + lane[k];
+					if (i >= threads || fibers[i].state != READY) continue;
 					resume(i);
 					again = moved = true;
 					done += fibers[i].state == DONE;
 				}
+				again = again && !seed; // in disorder warps leave each other the turn wherever one waits
 			}
 		}
 		if (!moved) stuck();
@@ -235,6 +254,7 @@ void launch(const Kernel &k, Dim3 grid, Dim3 block, size_t size, void **params) 
 		fibers = new Fiber[1024];
 		warps = new Warp[32];
 	}
+	if (const char *v = getenv("HOSTGPU_ORDER")) seed = strtoull(v, nullptr, 10);
 	kernel = &k;
 	arguments = params;
 	gridDim = grid;

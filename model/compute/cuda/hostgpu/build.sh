@@ -11,7 +11,7 @@ CXX=${CXX:-g++}
 flags="-std=c++17 -O2 -g1 -fPIC -Wall -Wno-unknown-pragmas -Wno-unused-variable -Wno-sign-compare -Wno-unused-function -Wno-unused-but-set-variable -Wno-strict-aliasing -fno-strict-aliasing -ffp-contract=off"
 case $mode in
 plain) flags="$flags -fsanitize=alignment -fsanitize-undefined-trap-on-error" ;;
-asan) flags="$flags -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" ;;
+asan) flags="$flags -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" ;;
 *) echo "build.sh: mode $mode" >&2; exit 2 ;;
 esac
 mkdir -p "$out"
