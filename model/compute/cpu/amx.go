@@ -204,9 +204,9 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 			}
 			panel := t.panel(w, m, k0, kc)
 			if m+1 < m1 {
-				t.expect(&w.unit.strip, m+1, k0, kc)
+				t.expect(&w.unit.strip, panel, m+1, k0, kc)
 			} else {
-				t.expect(&w.unit.strip, m0, k0+kc, kc)
+				t.expect(&w.unit.strip, panel, m0, k0+kc, kc)
 			}
 			t.multiply(w, c, panel, f0, f1, m, k0, kc)
 			if k0+kc == t.k {
@@ -236,9 +236,9 @@ func (t *unitTask) multiply(w *worker, c []float32, panel []uint16, f0, f1, m, k
 	t.strips(w, c[(last-f0)*amx.Block:], panel, last, f1, m, k0, kc, 1)
 }
 
-// expect has moving panel m of the block at k0 fetched: two rows of it, or of k, at a time.
-func (t *unitTask) expect(s *amx.Strip, m, k0, kc int) {
-	s.Next, s.Apart, s.PerStep, s.PerPanel = nil, 0, 0, 0
+// expect has moving panel m of the block at k0 fetched: two rows of it, or of k, at a time. Else it names the panel that is there.
+func (t *unitTask) expect(s *amx.Strip, panel []uint16, m, k0, kc int) {
+	s.Next, s.Apart, s.PerStep, s.PerPanel = unsafe.Pointer(&panel[0]), 0, 0, 0
 	x := &t.moving
 	row, at := x.t.Cols*x.t.DType.Size(), m*amx.Rows*x.t.Cols+k0
 	if x.along {

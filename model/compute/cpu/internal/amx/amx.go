@@ -42,7 +42,7 @@ type Strip struct {
 	C     unsafe.Pointer
 	Add   int
 	// Next is fetched into the second cache meanwhile: in each step the lines at Next and Next + Apart, with a float32 also the ones behind
-	// them; then Next moves on by PerStep, and by PerPanel after each panel. It need not be memory.
+	// them; then Next moves on by PerStep, and by PerPanel after each panel. It may run over the end of its memory.
 	Next                     unsafe.Pointer
 	Apart, PerStep, PerPanel int
 }

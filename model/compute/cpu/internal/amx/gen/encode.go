@@ -78,7 +78,7 @@ func (a *asm) pairDot(s2, s1, d int) {
 	a.bytes(fmt.Sprintf("VDPBF16PS Z%d, Z%d, Z%d", s2, s1, d), evex(d, s1, s2, pF3, 0x52))
 }
 
-// narrow is VCVTNEPS2BF16: 16 float32 become bfloat16, rounded to nearest even.
-func (a *asm) narrow(s, d int) {
-	a.bytes(fmt.Sprintf("VCVTNEPS2BF16 Z%d, Y%d", s, d), evex(d, 0, s, pF3, 0x72))
+// narrow2 is VCVTNE2PS2BF16: the 16 float32 of lo and those of hi become 32 bfloat16, rounded to nearest even.
+func (a *asm) narrow2(lo, hi, d int) {
+	a.bytes(fmt.Sprintf("VCVTNE2PS2BF16 Z%d, Z%d, Z%d", lo, hi, d), evex(d, hi, lo, pF2, 0x72))
 }

@@ -334,9 +334,9 @@ func square(a *asm) {
 // and store16, which rounds to bfloat16: dst [rows,cols] = α·src + β·dst from a block of four tiles, rows of dst stride bytes apart. β = 0
 // does not read dst.
 func store(a *asm, half bool) {
-	name, size := "store32", 64
+	name := "store32"
 	if half {
-		name, size = "store16", 32
+		name = "store16"
 	}
 	a.text(name, 48)
 	a.f("MOVQ dst+0(FP), DI")
@@ -357,23 +357,29 @@ func store(a *asm, half bool) {
 	}
 	a.f("TESTL R11, R11")
 	a.f("JZ set")
-	for h := range 2 {
-		if half {
-			a.f("VMOVDQU16.Z %d(DI), K%d, Y%d", size*h, 1+h, 2+h)
-			a.f("VPMOVZXWD Y%d, Z%d", 2+h, 2+h)
+	if half {
+		a.f("VMOVDQU16.Z (DI), K1, Z6")
+		a.f("VEXTRACTI64X4 $1, Z6, Y3")
+		a.f("VPMOVZXWD Y6, Z2")
+		a.f("VPMOVZXWD Y3, Z3")
+		for h := range 2 {
 			a.f("VPSLLD $16, Z%d, Z%d", 2+h, 2+h)
-		} else {
-			a.f("VMOVUPS.Z %d(DI), K%d, Z%d", size*h, 1+h, 2+h)
 		}
+	} else {
+		for h := range 2 {
+			a.f("VMOVUPS.Z %d(DI), K%d, Z%d", 64*h, 1+h, 2+h)
+		}
+	}
+	for h := range 2 {
 		a.f("VFMADD231PS Z5, Z%d, Z%d", 2+h, h)
 	}
 	a.label("set")
-	for h := range 2 {
-		if half {
-			a.narrow(h, h)
-			a.f("VMOVDQU16 Y%d, K%d, %d(DI)", h, 1+h, size*h)
-		} else {
-			a.f("VMOVUPS Z%d, K%d, %d(DI)", h, 1+h, size*h)
+	if half {
+		a.narrow2(0, 1, 0)
+		a.f("VMOVDQU16 Z0, K1, (DI)")
+	} else {
+		for h := range 2 {
+			a.f("VMOVUPS Z%d, K%d, %d(DI)", h, 1+h, 64*h)
 		}
 	}
 	a.f("ADDQ R8, DI")
