@@ -3,7 +3,8 @@
 //	AllReduce   v_r ← Σ_k v_k          the same bits on every rank
 //	Broadcast   v_r ← v_root
 //
-// once per training step, over loopback in one process or over TCP between processes.
+// once per training step, over loopback in one process, over TCP between processes, or, for vectors in the memory of GPUs, over
+// NCCL.
 //
 // Ring all-reduce. Cut v in n chunks, chunk c = v[⌊c·len/n⌋ : ⌊(c+1)·len/n⌋]. In n−1 steps every rank passes a partial
 // sum to its right neighbour, in n−1 more the finished chunks:
@@ -16,6 +17,12 @@
 // chunks. What is received is what is sent on a little later, so a rank forwards piece by piece while it receives.
 // There is no framing on the data connections. Between ranks of one host the floats go through memory that both have mapped, in the
 // same order, and the connection only says when (shared.go).
+//
+// NCCL (Config.NCCL). A vector on a device is one call, in place, on the stream that computed it, and the call is over when the
+// stream is and NCCL knows of no error. NCCL waits for ever for a rank that is lost or stuck, so it is never trusted to
+// notice: the control channel and gossip say who is lost, a collective has a time-out, whose report says who waits and where the others
+// are, and in either case every rank aborts its communicator, on a thread of its own; a rank whose abort hangs ends itself.
+// The unique id is made in rank 0's process, travels with the assignment, and is new in each generation (nccl.go).
 //
 // Join builds such a group: memberlist finds the members (gossip.go), package rendezvous turns them into ranks, every
 // connection is authenticated with the job's key before anything else (auth.go), and an acknowledged barrier ends it.

@@ -4,7 +4,7 @@
 package hostnccl
 
 import (
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-//go:embed src/hostnccl.cc
-var source []byte
+//go:embed src
+var sources embed.FS
 
 const soname = "libnccl.so.2"
 
@@ -23,11 +23,10 @@ var ErrNoCompiler = errors.New("hostnccl: no g++ on this machine to build the st
 
 // Build compiles the library to dir/libnccl.so.2, which it returns.
 func Build(dir string) (lib string, err error) {
-	src := filepath.Join(dir, "hostnccl.cc")
-	if err := os.WriteFile(src, source, 0o644); err != nil {
+	if err := os.CopyFS(dir, sources); err != nil {
 		return "", fmt.Errorf("hostnccl: %w", err)
 	}
-	if err := gxx("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-class-memaccess", "-fPIC", "-pthread", "-c", "-o", object(dir), src); err != nil {
+	if err := gxx("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-class-memaccess", "-fPIC", "-pthread", "-c", "-o", object(dir), filepath.Join(dir, "src", "hostnccl.cc")); err != nil {
 		return "", err
 	}
 	lib = filepath.Join(dir, soname)
