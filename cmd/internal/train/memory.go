@@ -30,7 +30,7 @@ type DeviceMemory struct {
 	Collectives int `json:"collectives_bytes"`
 }
 
-// communicator is what NCCL takes for its channels' buffers, by experience.
+// communicator is an estimate of what NCCL takes for its channels' buffers; it depends on the GPUs' links, and is not asked for.
 const communicator = 512 << 20
 
 // onDevice is the device's memory; nil when the backend has none of its own.
