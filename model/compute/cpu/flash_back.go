@@ -66,7 +66,11 @@ func (t *flashBackTask) do(w *worker, i, end int) {
 		j0, j1 := block(k, t.Tk)
 		if t.stage == flashPairs {
 			i0, i1 := block((k+t.turn)%t.blocks(), t.Tq)
-			t.pair(w, n, i0, i1, j0, j1)
+			if t.byKeys(w.Kernels, t.q) {
+				t.pairByKeys(w, n, i0, i1, j0, j1)
+			} else {
+				t.pair(w, n, i0, i1, j0, j1)
+			}
 			continue
 		}
 		i0, i1 := block(k, t.Tq)
@@ -167,7 +171,7 @@ func (t *flashBackTask) pair(w *worker, n, i0, i1, j0, j1 int) {
 
 // visible reports whether some of queries [i0, i1) sees some of keys [j0, j1), whose end it moves down to the last that may be visible; mixed: not
 // every one sees every one.
-func (t *flashBackTask) visible(b, i0, i1, j0 int, j1 *int) (mixed, some bool) {
+func (t *attn) visible(b, i0, i1, j0 int, j1 *int) (mixed, some bool) {
 	if i0 == i1 {
 		return false, false
 	}

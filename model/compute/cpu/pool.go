@@ -24,6 +24,7 @@ type worker struct {
 	rows   [16]unsafe.Pointer // of a transposition
 	at     []uint32           // where the values of a packed matrix go
 	spans  []span             // of keys
+	keys   keyScratch
 	ones   [chunk / 64]uint64 // the mask of a dense row
 	unit   unitScratch
 

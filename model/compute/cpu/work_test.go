@@ -152,9 +152,16 @@ func TestAttentionMultipliesNoBlockOfKeysThatNobodySees(t *testing.T) {
 		y, lse, dq := tensor.New(tensor.F32, c.Tq, c.Hq*c.D), tensor.New(tensor.F32, c.Hq, c.Tq), tensor.New(tensor.F32, c.Tq, c.Hq*c.D)
 		dk, dv := tensor.New(tensor.F32, c.Tk, c.Hkv*c.D), tensor.New(tensor.F32, c.Tk, c.Hkv*c.D)
 		got := spent(isa, func(b *Backend) { b.AttentionBackward(dq, dk, dv, c.dy, y, lse, c.q, c.k, c.v, c.Attn) })
-		scores, sums := gemmWork(kern, tileQ, tileQ, c.D), gemmWork(kern, tileQ, c.D, tileQ)
-		pairs := c.Hq * blocks * (blocks + 1) / 2
-		want := Work{Packed: pairs * (2*scores.Packed + 3*sums.Packed), Tiles: pairs * (2*scores.Tiles + 3*sums.Tiles)}
+		down, across, cols := tileQ/kern.MR, tileQ/kern.NR, (c.D+kern.NR-1)/kern.NR
+		half := 0 // tiles of scores on and behind the diagonal
+		for j := range down {
+			half += across - j*kern.MR/kern.NR
+		}
+		behind, on := c.Hq*blocks*(blocks-1)/2, c.Hq*blocks // pairs of blocks
+		want := Work{
+			Tiles:  behind*(2*down*across+3*down*cols) + on*(2*half+3*down*cols),
+			Packed: (behind + on) * 2 * (tileQ*c.D + cols*kern.NR*tileQ), // Q and dY, as columns and as rows
+		}
 		if got.Tasks = 0; got != want {
 			t.Errorf("%s: %+v, want %+v", isa, got, want)
 		}

@@ -103,6 +103,14 @@ type Vec struct {
 	ExpSum func(n int, x *float32, m float32) float32
 	// Hide: s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc.
 	Hide func(n int, s *float32, kpos, kdoc *int32, qpos, qdoc, window int32)
+	// MaxOf: m = max(m, x). ExpOf: x = exp(x − m), elementwise; ExpAdd: and sum += x.
+	MaxOf  func(n int, m, x *float32)
+	ExpOf  func(n int, x, m *float32)
+	ExpAdd func(n int, x, m, sum *float32)
+	// HideFrom: s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc, for one key.
+	HideFrom func(n int, s *float32, qpos, qdoc *int32, kpos, kdoc, window int32)
+	// SoftmaxBackOf: d = s·p·(d − delta), elementwise.
+	SoftmaxBackOf func(n int, d, p, delta *float32, s float32)
 	// SoftmaxBack: d = s·p·(d − delta).
 	SoftmaxBack func(n int, d, p *float32, delta, s float32)
 	// Silu: h = silu(g)·u. SiluBack: dg = dh·u·silu'(g), du = dh·silu(g).

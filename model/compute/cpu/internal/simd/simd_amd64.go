@@ -23,7 +23,8 @@ func For(name string) *Kernels {
 			Vec: Vec{
 				Add: add512, Axpy: axpy512, Scale: scale512,
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32512, dotBF16512, dotF16512}, Dot3: dot3512,
-				Max: max512, ExpSum: expSum512, Hide: hide512, SoftmaxBack: softmaxBack512, Silu: silu512, SiluBack: siluBack512,
+				Max: max512, ExpSum: expSum512, Hide: hide512, SoftmaxBack: softmaxBack512,
+				MaxOf: maxOf512, ExpOf: expOf512, ExpAdd: expAdd512, HideFrom: hideFrom512, SoftmaxBackOf: softmaxBackOf512, Silu: silu512, SiluBack: siluBack512,
 				Norm: norm512, NormBack: normBack512, NormBackAdd: normBackAdd512, Rotate: rotate512, Adam: adam512,
 				Widen: [3]func(int, *float32, unsafe.Pointer){BF16: widenBF16512, F16: widenF16512}, NarrowBF16: narrowBF16512,
 			},
@@ -45,7 +46,8 @@ func For(name string) *Kernels {
 			Vec: Vec{
 				Add: add256, Axpy: axpy256, Scale: scale256,
 				Dot: [3]func(int, *float32, unsafe.Pointer) float32{dotF32256, dotBF16256, dotF16256}, Dot3: dot3256,
-				Max: max256, ExpSum: expSum256, Hide: hide256, SoftmaxBack: softmaxBack256, Silu: silu256, SiluBack: siluBack256,
+				Max: max256, ExpSum: expSum256, Hide: hide256, SoftmaxBack: softmaxBack256,
+				MaxOf: maxOf256, ExpOf: expOf256, ExpAdd: expAdd256, HideFrom: hideFrom256, SoftmaxBackOf: softmaxBackOf256, Silu: silu256, SiluBack: siluBack256,
 				Norm: norm256, NormBack: normBack256, NormBackAdd: normBackAdd256, Rotate: rotate256, Adam: adam256,
 				Widen: [3]func(int, *float32, unsafe.Pointer){BF16: widenBF16256, F16: widenF16256}, NarrowBF16: narrowBF16256,
 			},

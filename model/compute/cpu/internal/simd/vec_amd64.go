@@ -35,6 +35,21 @@ func expSum512(n int, x *float32, m float32) float32
 func hide512(n int, s *float32, kpos *int32, kdoc *int32, qpos, qdoc, window int32)
 
 //go:noescape
+func maxOf512(n int, m *float32, x *float32)
+
+//go:noescape
+func expOf512(n int, x *float32, m *float32)
+
+//go:noescape
+func expAdd512(n int, x *float32, m *float32, sum *float32)
+
+//go:noescape
+func hideFrom512(n int, s *float32, qpos *int32, qdoc *int32, kpos, kdoc, window int32)
+
+//go:noescape
+func softmaxBackOf512(n int, d *float32, p *float32, delta *float32, s float32)
+
+//go:noescape
 func softmaxBack512(n int, d *float32, p *float32, delta, s float32)
 
 //go:noescape
@@ -96,6 +111,21 @@ func expSum256(n int, x *float32, m float32) float32
 
 //go:noescape
 func hide256(n int, s *float32, kpos *int32, kdoc *int32, qpos, qdoc, window int32)
+
+//go:noescape
+func maxOf256(n int, m *float32, x *float32)
+
+//go:noescape
+func expOf256(n int, x *float32, m *float32)
+
+//go:noescape
+func expAdd256(n int, x *float32, m *float32, sum *float32)
+
+//go:noescape
+func hideFrom256(n int, s *float32, qpos *int32, qdoc *int32, kpos, kdoc, window int32)
+
+//go:noescape
+func softmaxBackOf256(n int, d *float32, p *float32, delta *float32, s float32)
 
 //go:noescape
 func softmaxBack256(n int, d *float32, p *float32, delta, s float32)

@@ -64,25 +64,71 @@ func routines() []routine {
 		{ // s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc
 			name: "hide", ptrs: []string{"s", "kpos *int32", "kdoc *int32"}, scalars: []string{"qpos", "qdoc", "window"}, ints: true, unroll: 1,
 			body: func(l *lane) {
-				s, far, doc, hidden, t := l.r(0), l.r(1), l.r(2), l.r(3), l.r(4)
-				l.load("s", s)
+				far, doc := l.r(1), l.r(2)
+				l.load("s", l.r(0))
 				l.load("kpos", far)
 				l.load("kdoc", doc)
 				l.f("VPSUBD %s, %s, %s", far, l.scalar("qpos"), far)
-				l.f("VMOVUPS %s, %s", constant("negInf"), hidden)
-				if l.lanes == 16 {
-					l.f("VPCMPUD $1, %s, %s, K2", l.scalar("window"), far)
-					l.f("VPCMPD $0, %s, %s, K2, K3", l.scalar("qdoc"), doc)
-					l.f("VBLENDMPS %s, %s, K3, %s", s, hidden, s)
-				} else {
-					l.f("VPCMPEQD %s, %s, %s", l.scalar("qdoc"), doc, doc)
-					l.f("VPCMPGTD %s, %s, %s", far, l.scalar("window"), t)
-					l.f("VPAND %s, %s, %s", t, doc, doc)
-					l.f("VPSRAD $31, %s, %s", far, far) // ones where the key is ahead
-					l.f("VPANDN %s, %s, %s", doc, far, doc)
-					l.f("VBLENDVPS %s, %s, %s, %s", doc, s, hidden, s)
-				}
-				l.store(s, "s")
+				l.hide("qdoc")
+				l.store(l.r(0), "s")
+			},
+		},
+		{ // m = max(m, x); NaNs do not count
+			name: "maxOf", ptrs: []string{"m", "x"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("m", l.r(0))
+				l.load("x", l.r(1))
+				l.f("VMAXPS %s, %s, %s", l.r(0), l.r(1), l.r(0))
+				l.store(l.r(0), "m")
+			},
+		},
+		{ // x = exp(x − m)
+			name: "expOf", ptrs: []string{"x", "m"}, unroll: 2,
+			body: func(l *lane) {
+				x, y, t := l.r(3*l.u), l.r(3*l.u+1), l.r(3*l.u+2)
+				l.load("x", x)
+				l.load("m", t)
+				l.f("VSUBPS %s, %s, %s", t, x, x)
+				l.exp(x, y, t)
+				l.store(y, "x")
+			},
+		},
+		{ // x = exp(x − m), sum += x
+			name: "expAdd", ptrs: []string{"x", "m", "sum"}, unroll: 2,
+			body: func(l *lane) {
+				x, y, t := l.r(3*l.u), l.r(3*l.u+1), l.r(3*l.u+2)
+				l.load("x", x)
+				l.load("m", t)
+				l.f("VSUBPS %s, %s, %s", t, x, x)
+				l.exp(x, y, t)
+				l.store(y, "x")
+				l.load("sum", t)
+				l.f("VADDPS %s, %s, %s", y, t, t)
+				l.store(t, "sum")
+			},
+		},
+		{ // s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc
+			name: "hideFrom", ptrs: []string{"s", "qpos *int32", "qdoc *int32"}, scalars: []string{"kpos", "kdoc", "window"}, ints: true, unroll: 1,
+			body: func(l *lane) {
+				far, doc := l.r(1), l.r(2)
+				l.load("s", l.r(0))
+				l.load("qpos", far)
+				l.load("qdoc", doc)
+				l.f("VPSUBD %s, %s, %s", l.scalar("kpos"), far, far)
+				l.hide("kdoc")
+				l.store(l.r(0), "s")
+			},
+		},
+		{ // d = s·p·(d − δ)
+			name: "softmaxBackOf", ptrs: []string{"d", "p", "delta"}, scalars: []string{"s"}, unroll: 1,
+			body: func(l *lane) {
+				l.load("d", l.r(0))
+				l.load("delta", l.r(2))
+				l.load("p", l.r(1))
+				l.f("VSUBPS %s, %s, %s", l.r(2), l.r(0), l.r(0))
+				l.f("VMULPS %s, %s, %s", l.scalar("s"), l.r(1), l.r(1))
+				l.f("VMULPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.store(l.r(0), "d")
 			},
 		},
 		{ // d = s·p·(d − δ)
@@ -181,6 +227,24 @@ func widen(format string) routine {
 			l.store(l.r(0), "y")
 		},
 	}
+}
+
+// hide sets scores, register 0, to −∞ unless 0 ≤ distance, register 1, < window, and document, register 2, is the given scalar.
+func (l *lane) hide(doc string) {
+	s, far, docs, hidden, t := l.r(0), l.r(1), l.r(2), l.r(3), l.r(4)
+	l.f("VMOVUPS %s, %s", constant("negInf"), hidden)
+	if l.lanes == 16 {
+		l.f("VPCMPUD $1, %s, %s, K2", l.scalar("window"), far)
+		l.f("VPCMPD $0, %s, %s, K2, K3", l.scalar(doc), docs)
+		l.f("VBLENDMPS %s, %s, K3, %s", s, hidden, s)
+		return
+	}
+	l.f("VPCMPEQD %s, %s, %s", l.scalar(doc), docs, docs)
+	l.f("VPCMPGTD %s, %s, %s", far, l.scalar("window"), t)
+	l.f("VPAND %s, %s, %s", t, docs, docs)
+	l.f("VPSRAD $31, %s, %s", far, far) // ones where the key is ahead
+	l.f("VPANDN %s, %s, %s", docs, far, docs)
+	l.f("VBLENDVPS %s, %s, %s, %s", docs, s, hidden, s)
 }
 
 // dot is Σ x·w, w of the given format.
