@@ -17,6 +17,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define SANITIZED 1
 #else
@@ -117,7 +118,7 @@ struct Warp {
 	float product[2][16][8];
 };
 
-static const size_t stackSize = SANITIZED ? 256 << 10 : 64 << 10;
+static const size_t stackSize = SANITIZED ? 128 << 10 : 64 << 10;
 static char *stacks;
 static Fiber *fibers;
 static Warp *warps;
@@ -138,13 +139,15 @@ void fail(const char *format, ...) {
 	abort();
 }
 
+#if SANITIZED
+static const void *mainStack;
+static size_t mainSize;
+#endif
+
 static void leave() { // to the scheduler
 	Fiber &f = fibers[now];
 #if SANITIZED
-	const void *bottom;
-	size_t size;
-	__sanitizer_start_switch_fiber(f.state == DONE ? nullptr : &f.fake, nullptr, 0);
-	(void)bottom, (void)size;
+	__sanitizer_start_switch_fiber(f.state == DONE ? nullptr : &f.fake, mainStack, mainSize);
 #endif
 	jump(f.context, scheduler);
 #if SANITIZED
@@ -154,7 +157,7 @@ static void leave() { // to the scheduler
 
 static void enter() { // a fiber begins
 #if SANITIZED
-	__sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+	__sanitizer_finish_switch_fiber(nullptr, &mainStack, &mainSize);
 #endif
 	kernel->run(arguments);
 	Fiber &f = fibers[now];
@@ -208,6 +211,9 @@ static void runBlock() {
 		f.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
 		f.groups.clear();
 		f.copies.clear();
+#if SANITIZED
+		ASAN_UNPOISON_MEMORY_REGION(stacks + i * stackSize, stackSize); // the thread before never returned
+#endif
 		start(f.context, stacks + i * stackSize, stackSize, enter);
 	}
 	memset(shared, 0xff, sharedSize); // NaN

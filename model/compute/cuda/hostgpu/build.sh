@@ -30,15 +30,15 @@ compile() {
 	changed=1
 }
 
-changed=0
-objects=
-for cu in "$kernels"/*.cu; do
+# unit CU compiles a file of kernels to $object.
+unit() {
+	cu=$1
 	name=$(basename "$cu" .cu)
 	unit=$out/$name.host.cc
 	{
 		echo '#include "cuda_host.h"'
 		echo '#include "kernels.h"'
-		echo "#include \"$name.cu\""
+		echo "#include \"$cu\""
 		echo '#undef X'
 		# every kernel, by its declaration after the preprocessor: its launch bounds and its name
 		$CXX -std=c++17 -x c++ -E -P -I"$kernels" "$cu" | tr '\n' ' ' |
@@ -46,8 +46,14 @@ for cu in "$kernels"/*.cu; do
 			sed -E 's/.*\(([0-9]+)\) (.*)/static const bool registered_\2 = (hostgpu::add({"\2", \1, hostgpu::Call<\2>::run, hostgpu::Call<\2>::params}), true);/'
 	} >"$unit.new"
 	if cmp -s "$unit.new" "$unit"; then rm "$unit.new"; else mv "$unit.new" "$unit"; fi
-	echo "$(cksum <"$cu")" | cmp -s - "$out/$name.cu.sum" || { rm -f "$out/$name.o.stamp"; cksum <"$cu" >"$out/$name.cu.sum"; }
+	cksum <"$cu" | cmp -s - "$out/$name.cu.sum" || { rm -f "$out/$name.o.stamp"; cksum <"$cu" >"$out/$name.cu.sum"; }
 	compile "$out/$name.o" "$unit"
+}
+
+changed=0
+objects=
+for file in "$kernels"/*.cu; do
+	unit "$file"
 	objects="$objects $out/$name.o"
 done
 compile "$out/block.o" "$here/block.cc"
@@ -64,9 +70,10 @@ if [ "$changed" = 1 ] || [ ! -f "$out/libcuda.so.1" ]; then
 	done
 fi
 if [ -f "$here/check.cc" ]; then
+	unit "$here/faulty.cu"
 	compile "$out/check.o" "$here/check.cc"
 	if [ "$changed" = 1 ] || [ ! -f "$out/check" ]; then
 		# shellcheck disable=SC2086
-		$CXX $flags -o "$out/check" "$out/check.o" "$out/libcublas.so.12" "$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN"
+		$CXX $flags -o "$out/check" "$out/check.o" "$out/faulty.o" "$out/libcublas.so.12" "$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN"
 	fi
 fi

@@ -212,18 +212,18 @@ Result cuMemHostUnregister(void *) { NEED_CONTEXT; return OK; }
 Result cuMemcpyHtoD_v2(Pointer dst, const void *src, size_t n) {
 	NEED_CONTEXT;
 	Result rc = check(__func__, dst, n);
-	return rc ? rc : (memcpy((void *)dst, src, n), OK);
+	return rc || !n ? rc : (memcpy((void *)dst, src, n), OK);
 }
 Result cuMemcpyDtoH_v2(void *dst, Pointer src, size_t n) {
 	NEED_CONTEXT;
 	Result rc = check(__func__, src, n);
-	return rc ? rc : (memcpy(dst, (void *)src, n), OK);
+	return rc || !n ? rc : (memcpy(dst, (void *)src, n), OK);
 }
 Result cuMemcpyDtoD_v2(Pointer dst, Pointer src, size_t n) {
 	NEED_CONTEXT;
 	Result rc = check(__func__, src, n);
 	if (!rc) rc = check(__func__, dst, n);
-	return rc ? rc : (memmove((void *)dst, (void *)src, n), OK);
+	return rc || !n ? rc : (memmove((void *)dst, (void *)src, n), OK);
 }
 static Result known(Stream *s, const char *who) {
 	LOCK;

@@ -1,0 +1,118 @@
+package kernels
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// attentionCases have every width, both types, odd heads, more keys than queries, shared keys, windows, documents and padding, aligned and not.
+var attentionCases = []struct{ b, tq, tk, hq, hkv, d, window, layout, off int }{
+	{1, 70, 70, 2, 1, 64, 0, 0, 0}, {2, 5, 133, 4, 2, 80, 0, 1, 0}, {1, 66, 66, 2, 2, 96, 20, 0, 0}, {1, 65, 130, 2, 1, 128, 0, 2, 0},
+	{1, 67, 67, 2, 1, 256, 0, 1, 0}, {1, 33, 40, 3, 1, 33, 0, 1, 0}, {2, 17, 17, 2, 1, 7, 5, 2, 1}, {1, 9, 9, 1, 1, 200, 0, 0, 1},
+	{1, 1, 90, 4, 1, 64, 30, 0, 0}, {1, 130, 130, 1, 1, 16, 0, 1, 0}, {1, 40, 40, 2, 2, 90, 0, 2, 0}, {1, 36, 36, 1, 1, 104, 0, 0, 0},
+}
+
+// lines are what check reads: the cases with the launches that this package gives them.
+func lines() string {
+	var s strings.Builder
+	for _, c := range attentionCases {
+		for _, half := range []bool{false, true} {
+			h := Heads{BF16: half, B: c.b, Tq: c.tq, Tk: c.tk, Hq: c.hq, Hkv: c.hkv, D: c.d}
+			fmt.Fprint(&s, h.dtype(), " ", c.b, " ", c.tq, " ", c.tk, " ", c.hq, " ", c.hkv, " ", c.d, " ", c.window, " ", c.layout, " ", c.off)
+			for _, l := range []Launch{h.Attention(), h.Delta(), h.DQ(), h.DKV()} {
+				fmt.Fprint(&s, " ", l.Module, " ", l.Name, " ", l.Grid[0], " ", l.Grid[1], " ", l.Grid[2], " ", l.Threads, " ", l.Shared)
+			}
+			fmt.Fprintln(&s)
+		}
+	}
+	return s.String()
+}
+
+// build compiles the stand-in into the user's cache, unless that is done.
+func build(t *testing.T, mode string) string {
+	t.Helper()
+	if _, err := exec.LookPath("g++"); err != nil || runtime.GOOS != "linux" {
+		t.Skip("the kernels are compiled for the host by g++ on Linux, which is not here")
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	dir := filepath.Join(cache, "splora", "hostgpu-"+mode)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // another test program may build it, too
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("../hostgpu/build.sh", dir, mode).CombinedOutput(); err != nil {
+		t.Fatalf("hostgpu/build.sh: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// check runs the kernels' own tests on the stand-in.
+func check(t *testing.T, mode string, env ...string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(build(t, mode), "check"), ".")
+	cmd.Stdin, cmd.Env = strings.NewReader(lines()), append(os.Environ(), env...)
+	var out, why bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &why
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s%s", err, out.String(), why.String())
+	}
+	t.Log(out.String())
+}
+
+func TestEveryKernelIsItsFormulaAndStaysInItsTensors(t *testing.T) {
+	check(t, "asan", "ASAN_OPTIONS=detect_leaks=0")
+}
+
+func TestNoKernelDependsOnTheOrderOfItsThreads(t *testing.T) {
+	for _, seed := range []string{"1", "2"} {
+		check(t, "plain", "HOSTGPU_ORDER="+seed)
+	}
+}
+
+func TestTheStandInStopsFaultyKernels(t *testing.T) {
+	for _, c := range []struct{ kernel, mode, order, says string }{
+		{"faulty_none", "plain", "0", ""}, {"faulty_none", "asan", "0", ""},
+		{"faulty_race", "plain", "1", "relative error"}, {"faulty_barrier", "plain", "0", "no thread can go on"},
+		{"faulty_shuffle", "plain", "0", "no thread can go on"}, {"faulty_copy", "plain", "0", "relative error"},
+		{"faulty_alignment", "asan", "0", "misaligned address"}, {"faulty_overrun", "asan", "0", "heap-buffer-overflow"},
+		{"faulty_shared", "asan", "0", "heap-buffer-overflow"},
+	} {
+		cmd := exec.Command(filepath.Join(build(t, c.mode), "check"), ".", c.kernel)
+		cmd.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=0", "HOSTGPU_ORDER="+c.order)
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != (c.says == "") || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s, %s: %v\n%s", c.kernel, c.mode, err, out)
+		}
+	}
+}
+
+func TestSharedMemoryIsWhatAGPUHas(t *testing.T) {
+	const sm80 = 163 << 10 // the least of those that have the tensor cores we use and are not for games
+	for _, d := range []int{8, 64, 80, 96, 128, 256} {
+		for _, half := range []bool{false, true} {
+			h := Heads{BF16: half, B: 1, Tq: 32 << 10, Tk: 32 << 10, Hq: 32, Hkv: 8, D: d}
+			for _, l := range []Launch{h.Attention(), h.DQ(), h.DKV()} {
+				if l.Shared > sm80 {
+					t.Errorf("%s takes %d bytes of shared memory", l.Name, l.Shared)
+				}
+			}
+		}
+	}
+}
