@@ -11,9 +11,7 @@ import (
 
 	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/model/compute/cuda/cudatest"
-	"github.com/splora/splora/model/lora"
 	"github.com/splora/splora/model/safetensors"
-	"github.com/splora/splora/nccl/hostnccl"
 )
 
 // gpu is the environment in which a command finds a GPU: the machine's own, or the stand-in.
@@ -167,54 +165,15 @@ func TestEvalAndGenerateOnTheGPUSayWhatTheCPUSays(t *testing.T) {
 	}
 }
 
-// TestTwoRanksOnOneGPUAreOneRank runs the whole trainer as two processes that meet through memberlist, and reduce by way of the host
-// and over NCCL.
-func TestTwoRanksOnOneGPUAreOneRank(t *testing.T) {
+// TestTwoRanksOnOneGPUByWayOfTheHostAreOneRank runs the trainer as two processes that reduce over sockets; nccl_test.go does so over NCCL.
+func TestTwoRanksOnOneGPUByWayOfTheHostAreOneRank(t *testing.T) {
 	env, w := gpu(t), newWorld(t)
 	on(t, env, w.train("--device", "cuda")...)
-	one := adapterOf(t, w.path("out"))
-	for _, transport := range []string{"tcp", "nccl"} {
-		with := env
-		if transport == "nccl" {
-			with = withNCCL(t, env)
-		}
-		out := w.path(transport)
-		o := start(t, "launch", with, w.train("--device", "cuda:0", "--transport", transport, "--out", out)...).wait()
-		if o.code != exitDone {
-			t.Fatalf("%s: exit code %d\n%s", transport, o.code, o.stderr)
-		}
-		if d := apart(adapterOf(t, out), one); !(d <= 1e-4) {
-			t.Errorf("%s: the adapters are %.1e apart", transport, d)
-		}
-		if transport == "nccl" {
-			oneReductionAStep(t, filepath.Join(out, "metrics.jsonl"), len(one))
-		}
+	o := start(t, "launch", env, w.train("--device", "cuda:0", "--transport", "tcp", "--out", w.path("two"))...).wait()
+	if o.code != exitDone {
+		t.Fatalf("exit code %d\n%s", o.code, o.stderr)
 	}
-}
-
-// oneReductionAStep checks that each step gave NCCL one vector: the gradients and the scalars behind them.
-func oneReductionAStep(t *testing.T, path string, values int) {
-	t.Helper()
-	m, err := train.ReadMetrics(path)
-	if err != nil || len(m) != 4 {
-		t.Fatalf("%d steps, %v", len(m), err)
+	if d := apart(adapterOf(t, w.path("two")), adapterOf(t, w.path("out"))); !(d <= 1e-4) {
+		t.Errorf("the adapters are %.1e apart", d)
 	}
-	for _, r := range m {
-		if want := int64(4 * (values + lora.Tail)); r.CommBytes != want || r.World != 2 {
-			t.Errorf("step %d: %d bytes between %d ranks, want one vector of %d", r.Step, r.CommBytes, r.World, want)
-		}
-	}
-}
-
-// withNCCL adds NCCL: on a machine with a GPU its own, told that two ranks share the GPU; else the stand-in.
-func withNCCL(t *testing.T, env []string) []string {
-	t.Helper()
-	if cudatest.Driver() {
-		return append(env, "NCCL_MULTI_RANK_GPU_ENABLE=1")
-	}
-	dir := t.TempDir()
-	if _, err := hostnccl.Build(dir); err != nil {
-		t.Skip(err)
-	}
-	return []string{env[0] + ":" + dir}
 }
