@@ -64,7 +64,7 @@ A method may carry settings of the step command, each behind a colon: splora:ran
 	f.StringSliceVar(&o.shapes, "shapes", []string{"512x512", "1024x512"}, "HIDDENxSEQ, comma-separated; the inner size is 2.6875 x hidden, heads have 64 inputs")
 	f.StringSliceVar(&o.recompute, "recompute", []string{"none", "block"}, "none, block; the peer's block checkpointing")
 	f.StringSliceVar(&o.methods, "methods", []string{"splora", "lora"}, "methods of splora train, each with :key=value settings if wanted")
-	f.StringSliceVar(&o.peers, "peers", peerMethods[:], "methods of the PyTorch peer; empty: none")
+	f.StringSliceVar(&o.peers, "peers", []string{"lora", "splora-naive", "splora-recompute"}, "methods of the PyTorch peer; empty: none")
 	f.IntSliceVar(&o.threads, "threads", []int{runtime.GOMAXPROCS(0)}, "threads of each process, comma-separated")
 	f.IntVar(&o.layers, "layers", 8, "blocks")
 	f.IntVar(&o.vocab, "vocab", 8192, "vocabulary")

@@ -68,6 +68,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newCPU(), newStep(), newSummary())
 	root.AddCommand(newCollective(), newCollectiveRank(), newSize())
+	root.AddCommand(newGPU(), newGPUStep())
 	return root
 }
 

@@ -15,7 +15,7 @@ import (
 var peerScript string
 
 // peerMethods are those of peer.py.
-var peerMethods = [...]string{"lora", "splora-naive", "splora-recompute"}
+var peerMethods = [...]string{"lora", "lora-half", "splora-naive", "splora-gc", "splora-recompute", "spp", "spp-gc"}
 
 // peer is a Python that can run peer.py.
 type peer struct{ python string }

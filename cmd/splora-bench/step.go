@@ -153,7 +153,8 @@ func (t *trainer) observe(o observe) error {
 type trainer struct {
 	cfg    train.Config
 	ops    bool
-	folder *family.Folder
+	vocab  int
+	folder *family.Folder // of the cpu's step
 	be     compute.Backend
 	tally  *tally // what be is, with --ops; else nil
 	ad     *lora.Adapters
@@ -176,6 +177,7 @@ func (t *trainer) open(m *Measurement) (err error) {
 		return err
 	}
 	arch := t.folder.Config
+	t.vocab = arch.Vocab
 	shapes, err := decoder.Targets(arch, weights, lc)
 	if err != nil {
 		return err
@@ -224,12 +226,17 @@ func (t *trainer) step(k int) (float64, error) {
 	return sum / n, t.be.Sync()
 }
 
-// rows is a batch of random tokens, each of which predicts the next.
+// rows is the next batch.
 func (t *trainer) rows() decoder.Batch {
-	b := decoder.Batch{B: t.cfg.MicroBatch, T: t.cfg.Seq}
+	return randomRows(t.rng, t.vocab, t.cfg.MicroBatch, t.cfg.Seq)
+}
+
+// randomRows is a batch of random tokens, each of which predicts the next.
+func randomRows(rng *rand.Rand, vocab, rows, seq int) decoder.Batch {
+	b := decoder.Batch{B: rows, T: seq}
 	b.Tokens, b.Targets = make([]int32, b.B*b.T), make([]int32, b.B*b.T)
 	for i := range b.Tokens {
-		b.Tokens[i] = t.rng.Int32N(int32(t.folder.Config.Vocab))
+		b.Tokens[i] = rng.Int32N(int32(vocab))
 	}
 	copy(b.Targets, b.Tokens[1:])
 	for i := b.T - 1; i < len(b.Targets); i += b.T {

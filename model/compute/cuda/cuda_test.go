@@ -16,7 +16,6 @@ import (
 	"github.com/splora/splora/model/compute/computetest"
 	"github.com/splora/splora/model/compute/cuda"
 	"github.com/splora/splora/model/compute/cuda/cudatest"
-	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
 
@@ -247,52 +246,15 @@ func TestHostMemoryAsAnOperandIsABug(t *testing.T) {
 	b.Add(tensor.New(tensor.F32, 2, 2), tensor.New(tensor.F32, 2, 2))
 }
 
-func TestARandomWeightHasItsPatternAndItsDeviation(t *testing.T) {
+func TestAPieceIsRepeatedOverADestinationOfAnyLength(t *testing.T) {
 	b := cudatest.Open(t, cuda.Config{})
-	for _, s := range []struct {
-		out, in int
-		p       sparse.Pattern
-	}{{7, 192, sparse.Pattern{N: 2, M: 4}}, {2100, 4096, sparse.Pattern{N: 2, M: 4}}, {33, 256, sparse.Pattern{N: 1, M: 8}}} {
-		w, err := b.Random(s.out, s.in, s.p, 0.02, 3)
-		if err != nil {
-			t.Fatal(err)
+	for _, s := range [][2]int{{1, 1}, {5, 3}, {3, 5}, {1000, 64}, {1 << 20, 4096}, {1<<20 + 13, 4096}} {
+		dst, piece := tensor.Tensor{DType: tensor.U8, Rows: 1, Cols: s[0], Mem: b.Alloc(s[0])}, pattern(s[1])
+		b.Repeat(dst, piece)
+		got := make([]byte, s[0])
+		b.Download(got, dst)
+		if want := bytes.Repeat(piece, s[0]/s[1]+1)[:s[0]]; !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of a piece of %d differ", s[0], s[1])
 		}
-		host := *w
-		host.Values = tensor.New(tensor.BF16, 1, w.NNZ())
-		host.Bits.Host = make([]byte, s.out*s.in/8)
-		b.Download(host.Values.Mem.Host, w.Values)
-		b.Download(host.Bits.Host, tensor.Tensor{DType: tensor.U8, Rows: 1, Cols: len(host.Bits.Host), Mem: w.Bits})
-		host.Bits.Device = 0
-		if err := s.p.Check(host.Mask(), s.out, s.in); err != nil || sparse.Count(host.Mask()) != w.NNZ() {
-			t.Errorf("%+v: %v, %d kept of %d values", s, err, sparse.Count(host.Mask()), w.NNZ())
-		}
-		var sum, places float64
-		v := make([]float32, w.NNZ())
-		tensor.Widen(v, host.Values)
-		for i, x := range v {
-			sum += float64(x) * float64(x)
-			if i%s.p.N == 0 {
-				places += float64(host.Mask()[i/s.p.N*s.p.M/64] >> (i / s.p.N * s.p.M % 64) & 1)
-			}
-		}
-		n := float64(w.NNZ())
-		if d := math.Sqrt(sum/n)/0.02 - 1; !(math.Abs(d) <= 4/math.Sqrt(n)) {
-			t.Errorf("%+v: the deviation is off by %.2g", s, d)
-		}
-		density := float64(s.p.N) / float64(s.p.M)
-		if d := places/(n/float64(s.p.N)) - density; !(math.Abs(d) <= 4/math.Sqrt(n)) {
-			t.Errorf("%+v: a group's first place is kept too often by %.2g", s, d)
-		}
-		dst := tensor.Tensor{DType: tensor.BF16, Rows: s.out, Cols: s.in, Mem: b.Alloc(2 * s.out * s.in)}
-		b.Merge(dst, w, tensor.Tensor{}, tensor.Tensor{}, 0)
-		got := tensor.New(tensor.BF16, s.out, s.in)
-		b.Download(got.Mem.Host, dst)
-		want := tensor.New(tensor.BF16, s.out, s.in)
-		if host.Expand(want); !bytes.Equal(got.Mem.Host, want.Mem.Host) {
-			t.Errorf("%+v: expanded on the device it is another matrix", s)
-		}
-	}
-	if _, err := b.Random(4, 100, sparse.Pattern{N: 2, M: 4}, 1, 1); err == nil || !strings.Contains(err.Error(), "2:4") {
-		t.Errorf("%v", err)
 	}
 }
