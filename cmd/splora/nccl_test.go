@@ -132,6 +132,7 @@ func TestTwoRanksOverNCCLAreOneWithTwiceTheRowsAndReduceTheGradientsOncePerStep(
 			}
 		}
 	}
+	ran(t, "dist/two-ranks-one-gpu")
 	t.Logf("each of two ranks called AllReduce %d times in %d steps, each of %d bytes = 4·(%d gradients + %d scalars)", steps, steps, predicted, n, lora.Tail)
 }
 
