@@ -169,11 +169,12 @@ func (n *nvmlGPUs) instances(d nvml.Device, parent GPU) []GPU {
 	return list
 }
 
-// memory is what is in use, without what the driver keeps for itself where it can tell, and all there is, in bytes.
+// memory is what is in use, without what the driver keeps for itself where it can tell, and all there is, in bytes. Releases do not
+// agree on whether "used" holds what is reserved; what is neither free nor reserved does not depend on that.
 func (n *nvmlGPUs) memory(d nvml.Device) (used, total int64, ret nvml.Return) {
 	if n.has("nvmlDeviceGetMemoryInfo_v2") {
 		if m, ret := d.GetMemoryInfo_v2(); ret == nvml.SUCCESS {
-			return int64(m.Used), int64(m.Total), ret
+			return int64(m.Total - m.Free - m.Reserved), int64(m.Total), ret
 		}
 	}
 	m, ret := d.GetMemoryInfo()

@@ -29,7 +29,7 @@ func dgx(t *testing.T) (*server.Server, fstest.MapFS) {
 		root[fmt.Sprintf("sys/bus/pci/devices/0001:%02x:00.0/numa_node", bus)] = &fstest.MapFile{Data: fmt.Appendln(nil, i/4)}
 		d.MemoryInfo.Used = 600 << 20
 		d.GetMemoryInfo_v2Func = func() (nvml.Memory_v2, nvml.Return) {
-			return nvml.Memory_v2{Total: d.MemoryInfo.Total, Reserved: 597 << 20, Used: 3 << 20}, nvml.SUCCESS
+			return nvml.Memory_v2{Total: d.MemoryInfo.Total, Reserved: 597 << 20, Used: 600 << 20, Free: d.MemoryInfo.Total - 600<<20}, nvml.SUCCESS
 		}
 		d.GetComputeModeFunc = func() (nvml.ComputeMode, nvml.Return) { return nvml.COMPUTEMODE_DEFAULT, nvml.SUCCESS }
 		d.GetEccModeFunc = func() (nvml.EnableState, nvml.EnableState, nvml.Return) {
@@ -177,7 +177,7 @@ func TestMIGInstancesFollowTheirGPUAndAreMeasuredByThemselves(t *testing.T) {
 		GetUUIDFunc: func() (string, nvml.Return) { return "MIG-1", nvml.SUCCESS },
 		GetNameFunc: func() (string, nvml.Return) { return "NVIDIA H200 MIG 1g.18gb", nvml.SUCCESS },
 		GetMemoryInfo_v2Func: func() (nvml.Memory_v2, nvml.Return) {
-			return nvml.Memory_v2{Total: 18 << 30, Used: 1 << 30}, nvml.SUCCESS
+			return nvml.Memory_v2{Total: 18 << 30, Free: 17 << 30}, nvml.SUCCESS
 		},
 		GetDeviceHandleFromMigDeviceHandleFunc: func() (nvml.Device, nvml.Return) { return d, nvml.SUCCESS },
 	}

@@ -74,6 +74,11 @@ func (d *doctor) readDriver() {
 		return
 	}
 	d.Driver = &v
+	for i := range d.Libraries {
+		if d.Libraries[i].Name == "NVML" {
+			d.Libraries[i].Version = v.NVML
+		}
+	}
 	if cuda, err := strconv.ParseFloat(v.CUDA, 64); err == nil && older(v.CUDA, oldestCUDA) {
 		d.say("fail", "driver", "install driver 520 or later", "driver %s serves CUDA %g, and the kernels' PTX needs %g", v.Version, cuda, oldestCUDA)
 		return

@@ -59,7 +59,7 @@ func examineRank(ctx context.Context, place launch.Contract) (r rankResult, err 
 	c := dist.Config{Job: place.Job, Key: place.Key, Bind: place.Bind, GossipPort: place.GossipPort, Seeds: place.Seeds, Generation: place.Generation,
 		NodeRank: place.NodeRank, LocalRank: place.LocalRank, LocalSize: place.LocalSize, WorldMin: place.WorldMin, WorldMax: place.WorldMax, Timeout: 60 * time.Second}
 	if be.gpu != nil {
-		if r.Product, err = product(be, 4096, tensor.BF16); err != nil {
+		if r.Product, err = product(be, tensor.BF16); err != nil {
 			return r, err
 		}
 		c.NCCL = &dist.NCCL{Stream: be.gpu.Stream(), Timeout: time.Minute}

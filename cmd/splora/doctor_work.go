@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -33,8 +34,8 @@ const (
 	tolerance16 = 3e-3
 )
 
-// product multiplies odd sizes in both types and compares, and times an n×n×n product.
-func product(be compute.Backend, n int, timed tensor.DType) (Product, error) {
+// product multiplies odd sizes in both types and compares, and times larger and larger square products, until one takes 20 ms.
+func product(be compute.Backend, timed tensor.DType) (Product, error) {
 	p := Product{Device: be.Name(), Timed: timed.String()}
 	for dt, to := range map[tensor.DType]*float64{tensor.F32: &p.Float32, tensor.BF16: &p.BFloat16} {
 		var err error
@@ -42,18 +43,29 @@ func product(be compute.Backend, n int, timed tensor.DType) (Product, error) {
 			return p, err
 		}
 	}
-	a, b, y := alloc(be, timed, n, n), alloc(be, timed, n, n), alloc(be, timed, n, n)
+	for n, s := 128, 0.0; s < 20e-3 && n <= 8192; n *= 2 {
+		var err error
+		if s, err = seconds(be, timed, n); err != nil {
+			return p, err
+		}
+		p.GFLOPS = 2 * math.Pow(float64(n), 3) / s / 1e9
+	}
+	return p, nil
+}
+
+// seconds is the time of an n×n×n product, the best of three.
+func seconds(be compute.Backend, dt tensor.DType, n int) (float64, error) {
+	a, b, y := alloc(be, dt, n, n), alloc(be, dt, n, n), alloc(be, dt, n, n)
 	best := math.Inf(1)
-	for range 4 { // the first one warms up
+	for range 3 {
 		began := time.Now()
 		be.Gemm(y, 1, a, false, b, true, 0)
 		if err := be.Sync(); err != nil {
-			return p, err
+			return 0, err
 		}
 		best = min(best, time.Since(began).Seconds())
 	}
-	p.GFLOPS = 2 * math.Pow(float64(n), 3) / best / 1e9
-	return p, nil
+	return best, nil
 }
 
 // productError is how far y [m,n] = a [m,k] · b [n,k]ᵀ is from float64's.
@@ -105,7 +117,7 @@ func alloc(be compute.Backend, dt tensor.DType, rows, cols int) tensor.Tensor {
 func (d *doctor) checkProducts() {
 	be := cpu.New(cpu.Config{})
 	defer be.Close()
-	p, err := product(be, 512, tensor.F32)
+	p, err := product(be, tensor.F32)
 	d.sayProduct(p, err)
 }
 
@@ -137,9 +149,12 @@ func (d *doctor) checkRanks(ctx context.Context) {
 	}
 }
 
+// rankPatience is how long the ranks may take: to start, to meet, to compute.
+const rankPatience = 90 * time.Second
+
 // runRanks starts n ranks and judges what they say.
 func (d *doctor) runRanks(ctx context.Context, n int, gpus launch.GPUs) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, rankPatience)
 	defer cancel()
 	var out, errs bytes.Buffer
 	env := slices.Clone(d.env)
@@ -154,7 +169,7 @@ func (d *doctor) runRanks(ctx context.Context, n int, gpus launch.GPUs) {
 			d.sayProduct(r.Product, nil)
 		}
 	}
-	d.judge(n, gpus != nil, results, err)
+	d.judge(n, gpus != nil, results, err, errors.Is(ctx.Err(), context.DeadlineExceeded))
 }
 
 func (d *doctor) usableIDs() (ids []string) {
@@ -178,14 +193,20 @@ func readRanks(out *bytes.Buffer) (results []rankResult) {
 }
 
 // judge says how the all-reduce went.
-func (d *doctor) judge(n int, onGPUs bool, results []rankResult, err error) {
-	where, mend := "loopback", "loopback must be up (ip link set lo up), and no firewall may filter it"
+func (d *doctor) judge(n int, onGPUs bool, results []rankResult, err error, late bool) {
+	where, name := "loopback", fmt.Sprintf("%d ranks", n)
 	if onGPUs {
-		where, mend = "NCCL", "run it again with NCCL_DEBUG=INFO; if GPUs cannot reach each other, try NCCL_P2P_DISABLE=1, then NCCL_SHM_DISABLE=1, and tell which helped"
+		where = "NCCL"
 	}
-	name := fmt.Sprintf("%d ranks", n)
+	if n == 1 {
+		name = "1 rank on its GPU"
+	}
+	if late {
+		d.say("fail", name, mendRanks(where, onGPUs), "over %s: no answer within %v", where, rankPatience)
+		return
+	}
 	if err != nil {
-		d.say("fail", name, mend, "over %s: %s", where, say1(err))
+		d.say("fail", name, mendRanks(say1(err), onGPUs), "%s", say1(err))
 		return
 	}
 	slowest, exact := 0.0, len(results) == n
@@ -194,12 +215,27 @@ func (d *doctor) judge(n int, onGPUs bool, results []rankResult, err error) {
 	}
 	switch {
 	case !exact:
-		d.say("fail", name, mend, "over %s: %d of %d answered, and the all-reduce's sum is wrong", where, len(results), n)
+		d.say("fail", name, mendRanks(where, onGPUs), "over %s: %d of %d answered, and the all-reduce's sum is wrong", where, len(results), n)
 	case n == 1:
-		d.say("ok", name, "", "on its GPU; with one GPU nothing goes over NCCL")
+		d.say("ok", name, "", "it computes; with one GPU nothing goes over NCCL")
 	default:
 		d.say("ok", name, "", "met and reduced %d KiB over %s, exactly, in %.2f ms", 4*reduced>>10, results[0].Over, slowest)
 	}
+}
+
+// mendRanks is what to do about ranks that failed with those words.
+func mendRanks(said string, onGPUs bool) string {
+	switch {
+	case strings.Contains(said, "libcuda"):
+		return "install the driver's libcuda.so.1 (Debian: libcuda1); a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+	case strings.Contains(said, "libcublas"):
+		return "pip install nvidia-cublas (CUDA 12: nvidia-cublas-cu12); or the toolkit, with CUDA_HOME or LD_LIBRARY_PATH leading to it"
+	case strings.Contains(strings.ToLower(said), "nccl"):
+		return "run it again with NCCL_DEBUG=INFO; if GPUs cannot reach each other, try NCCL_P2P_DISABLE=1, then NCCL_SHM_DISABLE=1, and tell which helped"
+	case onGPUs:
+		return "nvidia-smi, and NVRM and Xid in dmesg, say more"
+	}
+	return "loopback must be up (ip link set lo up), and no firewall may filter it"
 }
 
 // checkPort tries the port at which the first rank of each node of a larger job listens.

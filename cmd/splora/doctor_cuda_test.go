@@ -1,0 +1,67 @@
+//go:build cuda
+
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/splora/splora/launch/hostnvml"
+	"github.com/splora/splora/model/compute/cuda/cudatest"
+	"github.com/splora/splora/nccl/hostnccl"
+)
+
+// standIns is the environment of a machine whose driver, cuBLAS, NCCL and NVML are stand-ins; on gives it GPUs as a world tells of
+// them.
+func standIns(t *testing.T) (on func(world string) []string) {
+	t.Helper()
+	if cudatest.Driver() {
+		t.Skip("this machine has a driver")
+	}
+	gpu, err := cudatest.Build()
+	dir := t.TempDir()
+	if err == nil {
+		_, err = hostnvml.Build(dir)
+	}
+	if err == nil {
+		_, err = hostnccl.Build(dir)
+	}
+	if errors.Is(err, hostnvml.ErrNoCompiler) || errors.Is(err, hostnccl.ErrNoCompiler) {
+		t.Skip("no stand-ins: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(world string) []string {
+		tell := filepath.Join(t.TempDir(), "world")
+		if err := os.WriteFile(tell, []byte(world), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return []string{"LD_LIBRARY_PATH=" + dir + ":" + gpu, "HOSTNVML=" + tell}
+	}
+}
+
+func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
+	env := standIns(t)
+	const first = "driver 570.86.15 12080\ngpu uuid=GPU-aaaa bus=27\n"
+	for world, want := range map[string][]string{
+		first + "gpu uuid=GPU-bbbb bus=155\n": {"ok      driver: 570.86.15, for CUDA up to 12.8\n", "ok      GPU 1: NVIDIA_H200 can be used\n",
+			"matrix product: on cpu", "ok      NCCL: 2.30.7 at ", "ok      2 ranks: met and reduced 1024 KiB over NCCL, exactly"},
+		first + "gpu uuid=GPU-bbbb bus=155 used=9000\nproc GPU-bbbb 1 9000\ngpu uuid=GPU-cccc bus=200 mig=1\ngpu uuid=GPU-dddd bus=201 capability=75\n": {
+			"warn    GPU 1: GPU-bbbb: 9000 MiB", "warn    GPU 2: GPU-cccc: MIG", "warn    GPU 3: GPU-dddd (NVIDIA_H200): compute capability 7.5",
+			"1 rank on its GPU: it computes", "2 ranks: met and reduced 1024 KiB over loopback"},
+	} {
+		o := on(t, env(world), "doctor")
+		for _, want := range want {
+			if !strings.Contains(o.stdout, want) {
+				t.Errorf("want %q in\n%s", want, o.stdout)
+			}
+		}
+		if n := strings.Count(o.stdout, "matrix product: on cuda:0"); n != strings.Count(o.stdout, "NVIDIA_H200 can be used") {
+			t.Errorf("%d products on GPUs:\n%s", n, o.stdout)
+		}
+	}
+}
