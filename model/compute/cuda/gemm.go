@@ -17,7 +17,9 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, x tensor.Tensor, tx boo
 	case m == 0 || n == 0:
 	case k > 0 && fast(dst, x, y) && max(m, n, k) <= math.MaxInt32:
 		b.queue("gemm", func() error {
-			return b.q.Do(func() error { return b.blas.Gemm(matrix(dst, false), alpha, matrix(x, tx), matrix(y, ty), beta, m, n, k) })
+			return b.q.Do(func() error {
+				return b.blas.Gemm(matrix(dst, false), alpha, matrix(x, tx), matrix(y, ty), beta, m, n, k)
+			})
 		})
 	default:
 		b.anyGemm(dst, alpha, x, tx, y, ty, beta, m, n, k)
