@@ -81,7 +81,7 @@ func (w *worker) out(k int, a act, i, n int) []float32 {
 // put rounds what was made in out's line.
 func (w *worker) put(a act, i int, made []float32) {
 	if a.half() {
-		w.narrowBF16(a.h[i:i+len(made)], made)
+		w.roundBF16(a.h[i:i+len(made)], made)
 	}
 }
 
@@ -124,6 +124,15 @@ func (v vec) narrowBF16(dst []uint16, src []float32) {
 	for k := n; k < len(src); k++ {
 		dst[k] = toBF16(src[k])
 	}
+}
+
+// roundBF16 is narrowBF16, but numbers below 2⁻¹²⁶ may become 0.
+func (v vec) roundBF16(dst []uint16, src []float32) {
+	if v.RoundBF16 == nil || len(src) == 0 {
+		v.narrowBF16(dst, src)
+		return
+	}
+	v.RoundBF16(len(src), unsafe.Pointer(&dst[:len(src)][0]), ptr(src))
 }
 
 // whole is how many of n elements a kernel over 16-bit floats does: with 8 lanes it has no masked tail.

@@ -87,6 +87,6 @@ func (w *worker) rounded(buf *[]uint16, x []float32, cols int, beside tensor.Ten
 		return tensor.Tensor{DType: tensor.BF16, Cols: cols}
 	}
 	*buf = aligned(*buf, len(x))
-	w.narrowBF16(*buf, x)
+	w.roundBF16(*buf, x)
 	return tensor.Tensor{DType: tensor.BF16, Rows: len(x) / cols, Cols: cols, Mem: tensor.Mem{Host: unsafe.Slice((*byte)(unsafe.Pointer(&(*buf)[0])), 2*len(x))}}
 }

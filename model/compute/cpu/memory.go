@@ -102,7 +102,9 @@ func (t *gatherTask) do(w *worker, i, j int) {
 		default:
 			row := w.out(0, t.dst, i*c, c)
 			w.widen(row, t.table, r*c)
-			w.put(t.dst, i*c, row)
+			if t.dst.half() {
+				w.narrowBF16(t.dst.h[i*c:(i+1)*c], row)
+			}
 		}
 	}
 }

@@ -53,12 +53,34 @@ func (t *mergeTask) do(w *worker, i, j int) {
 	t.coefs(coef, i)
 	for k := 0; k < t.w.In; k += chunk {
 		for row := i; row < j; row++ {
-			at := row*t.w.In + k
-			dst := w.out(0, t.dst, at, min(chunk, t.w.In-k))
-			t.part(w, dst, row, k, coef[(row-i)*t.r:(row-i+1)*t.r])
+			at, n, c := row*t.w.In+k, min(chunk, t.w.In-k), coef[(row-i)*t.r:(row-i+1)*t.r]
+			if t.dst.half() && w.MergeHalf[0] != nil {
+				t.partHalf(w, t.dst.h[at:at+n], row, k, c)
+				continue
+			}
+			dst := w.out(0, t.dst, at, n)
+			t.part(w, dst, row, k, c)
 			w.put(t.dst, at, dst)
 		}
 	}
+}
+
+// partHalf is part into BF16, where there is a kernel.
+func (t *mergeTask) partHalf(w *worker, dst []uint16, i, k int, coef []float32) {
+	w.work.Merged += len(dst)
+	bits, values, a := t.operands(i, k)
+	w.MergeHalf[format(t.w.Values.DType)](len(dst), &dst[0], bits, values, ptr(coef), a, t.w.In, t.r)
+}
+
+// operands are where the row's bits (nil: all kept), kept values and the columns of A begin, for columns from k on.
+func (t *mergeTask) operands(i, k int) (bits *uint64, values unsafe.Pointer, a *float32) {
+	if !t.w.Dense() {
+		bits = &t.w.RowBits(i)[k/64]
+	}
+	if t.r > 0 {
+		a = &t.a[k]
+	}
+	return bits, valuesAt(t.w.Values, t.w.Start(i, k/sparse.Block)), a
 }
 
 // part sets columns [k, k+chunk) of row i: dst = Σ_p coef_p·a_p, then keeps and adds W where M is, and puts 0 elsewhere. The sum
@@ -66,19 +88,12 @@ func (t *mergeTask) do(w *worker, i, j int) {
 func (t *mergeTask) part(w *worker, dst []float32, i, k int, coef []float32) {
 	n := len(dst)
 	w.work.Merged += n
-	at := t.w.Start(i, k/sparse.Block)
 	if f := w.Merge[format(t.w.Values.DType)]; f != nil {
-		var bits *uint64
-		if !t.w.Dense() {
-			bits = &t.w.RowBits(i)[k/64]
-		}
-		var a *float32
-		if t.r > 0 {
-			a = &t.a[k]
-		}
-		f(n, &dst[0], bits, valuesAt(t.w.Values, at), ptr(coef), a, t.w.In, t.r)
+		bits, values, a := t.operands(i, k)
+		f(n, &dst[0], bits, values, ptr(coef), a, t.w.In, t.r)
 		return
 	}
+	at := t.w.Start(i, k/sparse.Block)
 	for j := range dst {
 		dst[j] = t.zero()
 	}

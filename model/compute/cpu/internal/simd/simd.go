@@ -58,6 +58,8 @@ type Kernels struct {
 	Vec
 	// Merge sets dst_j = kept_j ? w_j + Σ_k coef_k·a[k·lda + j] : +0 for j < n, from the row's bits (nil: all kept) and packed values.
 	Merge [3]func(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+	// MergeHalf is Merge with a bfloat16 dst; a processor may lack it.
+	MergeHalf [3]func(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 	// Mask sets x_j = kept_j ? x_j : +0 for j < n.
 	Mask     func(n int, x *float32, bits *uint64)
 	MaskBF16 func(n int, x *uint16, bits *uint64)
@@ -124,6 +126,8 @@ type Vec struct {
 	// Widen: y = x, x of the format; NarrowBF16: y = x, rounded to nearest even. With 8 lanes they leave out the last n%8.
 	Widen      [3]func(n int, y *float32, x unsafe.Pointer)
 	NarrowBF16 func(n int, y unsafe.Pointer, x *float32)
+	// RoundBF16 is NarrowBF16, but subnormal numbers become 0; a processor may lack it.
+	RoundBF16 func(n int, y unsafe.Pointer, x *float32)
 	// Adam: ĝ = scale·g, m = b1·m + c1·ĝ, v = b2·v + c2·ĝ², p = p·decay − step·m/(√(v·inv2) + eps).
 	Adam func(n int, p, g, m, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 }

@@ -11,7 +11,7 @@ func For(name string) *Kernels {
 	x := &cpu.X86
 	switch {
 	case name == "avx512" && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasFMA:
-		return &Kernels{
+		k := &Kernels{
 			Name: name, Lanes: 16, MR: 12, NR: 32, RowStep: 4,
 			Rows:      [3][2]TileOfRows{{gemmRows512x4x1, gemmRows512x4x2}, {gemmRows512x8x1, gemmRows512x8x2}, {gemmRows512x12x1, gemmRows512x12x2}},
 			Columns:   [3][2]TileOfColumns{{gemmColumns512x4x1, gemmColumns512x4x2}, {gemmColumns512x8x1, gemmColumns512x8x2}, {gemmColumns512x12x1, gemmColumns512x12x2}},
@@ -33,6 +33,11 @@ func For(name string) *Kernels {
 			Kept: kept512(),
 			Peak: peak512,
 		}
+		if x.HasAVX512BF16 {
+			k.RoundBF16 = roundBF16512
+			k.MergeHalf = [3]func(int, *uint16, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32Half, merge512BF16Half, merge512F16Half}
+		}
+		return k
 	case name == "avx2" && x.HasAVX2 && x.HasFMA: // every such machine has F16C
 		return &Kernels{
 			Name: name, Lanes: 8, MR: 6, NR: 16, RowStep: 2,

@@ -83,6 +83,9 @@ func widenF16512(n int, y *float32, x unsafe.Pointer)
 func narrowBF16512(n int, y unsafe.Pointer, x *float32)
 
 //go:noescape
+func roundBF16512(n int, y unsafe.Pointer, x *float32)
+
+//go:noescape
 func add256(n int, y *float32, x *float32)
 
 //go:noescape
@@ -179,6 +182,9 @@ func expand256F32(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 func merge512F32(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 
 //go:noescape
+func merge512F32Half(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+
+//go:noescape
 func panels512BF16x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
 
 //go:noescape
@@ -194,6 +200,9 @@ func expand256BF16(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 func merge512BF16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 
 //go:noescape
+func merge512BF16Half(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+
+//go:noescape
 func panels512F16x1(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)
 
 //go:noescape
@@ -207,6 +216,9 @@ func expand256F16(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 
 //go:noescape
 func merge512F16(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+
+//go:noescape
+func merge512F16Half(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 
 //go:noescape
 func mask512(n int, x *float32, bits *uint64)

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // routines are the vector loops; each says its formula.
 func routines() []routine {
 	return []routine{
@@ -212,6 +214,18 @@ func routines() []routine {
 				l.storeBF16(l.r(0), "y", l.r(1), l.r(2))
 			},
 		},
+		{ // narrowBF16, but subnormal numbers become 0
+			name: "roundBF16", ptrs: []string{"y unsafe.Pointer", "x"}, unroll: 4, only: 16,
+			body: func(l *lane) {
+				l.load("x", l.r(l.u))
+				l.convert(l.u, l.u)
+				if l.masked {
+					l.f("VMOVDQU16 Y%d, K1, %s", l.u, l.at("y", 2))
+				} else {
+					l.f("VMOVDQU Y%d, %s", l.u, l.at("y", 2))
+				}
+			},
+		},
 	}
 }
 
@@ -320,7 +334,12 @@ func vec(a *asm, v isa) {
 		constantTable(a)
 		maskTable(a)
 	}
-	for _, rt := range routines() {
+	for _, rt := range routinesOf(v) {
 		rt.write(a, v)
 	}
+}
+
+// routinesOf are those of an instruction set.
+func routinesOf(v isa) []routine {
+	return slices.DeleteFunc(routines(), func(rt routine) bool { return rt.only != 0 && rt.only != v.lanes })
 }

@@ -18,6 +18,7 @@ type routine struct {
 	ints    bool     // the scalars are int32
 	reduce  string   // "", "add" or "max": accumulators are the first `unroll` registers
 	unroll  int
+	only    int // the number of lanes that it is for; 0: any
 	body    func(l *lane)
 }
 
@@ -80,6 +81,13 @@ func (l *lane) loadAs(format, ptr, reg string) {
 	default:
 		l.f("VMASKMOVPS %s, Y15, %s", mem, reg)
 	}
+}
+
+// convert writes VCVTNEPS2BF16 (AVX512_BF16, which Go's assembler does not know): to, the lower half of a register, is from rounded to
+// nearest even; subnormal numbers become 0.
+func (a *asm) convert(from, to int) {
+	p0 := 0xf2 ^ to>>3&1<<7 ^ from>>4&1<<6 ^ from>>3&1<<5 ^ to>>4&1<<4
+	a.f("BYTE $0x62; BYTE $0x%02x; BYTE $0x7e; BYTE $0x48; BYTE $0x72; BYTE $0x%02x", p0, 0xc0|to&7<<3|from&7)
 }
 
 // storeBF16 rounds a register to nearest even and writes it to an operand; a NaN becomes quiet. t and u are overwritten, and K2 or Y12.
