@@ -26,6 +26,7 @@ func (f *forker) close() { close(f.jobs) }
 // from the NUMA node unless that is −1.
 func (f *forker) start(cmd *exec.Cmd, cpus []int, node int) error {
 	return f.run(func() error {
+		keepToOurselves("/dev/nvidia")
 		return withAffinity(cpus, func() error { return withMemory(node, cmd.Start) })
 	})
 }

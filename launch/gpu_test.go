@@ -228,6 +228,25 @@ func after(t *testing.T, f *forker) (mode int32) {
 	return mode
 }
 
+func TestADeviceThatALibraryOpenedIsNotInherited(t *testing.T) {
+	dir := t.TempDir()
+	open := func(name string) int { // as C does: without close-on-exec
+		fd, err := unix.Open(filepath.Join(dir, name), unix.O_CREAT|unix.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	ours, other := open("nvidia0"), open("else")
+	keepToOurselves(filepath.Join(dir, "nvidia"))
+	for fd, want := range map[int]int{ours: unix.FD_CLOEXEC, other: 0} {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags != want {
+			t.Errorf("flags %d, error %v, want %d", flags, err, want)
+		}
+	}
+}
+
 func TestARestartWaitsUntilMemoryIsFreed(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	s := h200s(2)

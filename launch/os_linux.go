@@ -143,6 +143,18 @@ func childrenByStat() []int {
 	return pids
 }
 
+// keepToOurselves marks this process's open files whose path begins with prefix to be closed in the processes that it starts: a
+// driver's library opens its devices without that, and a device that a forgotten child holds open stays busy.
+func keepToOurselves(prefix string) {
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range fds {
+		path, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if fd, bad := strconv.Atoi(e.Name()); err == nil && bad == nil && strings.HasPrefix(path, prefix) {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
 // withAffinity calls start with the calling thread bound to cpus.
 func withAffinity(cpus []int, start func() error) error {
 	if len(cpus) == 0 {

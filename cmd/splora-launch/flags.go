@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -29,6 +30,9 @@ only the key is needed. Start one task per node: then ranks can be restarted.
 Signals TERM, INT, HUP, USR1 and USR2 go to all ranks, which publish a checkpoint and end with 75.
 A second TERM or INT kills them.
 
+A program that was built with -tags cuda gives each rank a GPU: one that can be used, by its UUID, with the cores and the
+memory beside it. See splora help launch, and splora doctor for what this machine has.
+
 Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 75 stopped on a signal with a checkpoint
 published, run again to go on.`
 
@@ -44,6 +48,8 @@ const example = `  splora-launch --nproc-per-node 2 -- train --model DIR --data 
 type flags struct {
 	getenv       func(string) string
 	environ      []string // of the ranks
+	root         fs.FS    // the file system
+	note         string   // what the user should know before the ranks start
 	open         func() (launch.GPUs, error)
 	nproc        string
 	nnodes       string

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/splora/splora/launch"
@@ -34,11 +35,22 @@ func (f *flags) openGPUs(c *launch.Config, args []string) error {
 	case err != nil && f.nproc == "gpu":
 		return fmt.Errorf("--nproc-per-node gpu: %s; or give a number, or cpu", strings.TrimPrefix(err.Error(), "launch: "))
 	case none:
+		f.note = unused(f.root, err)
 		return nil
 	case err != nil:
 		return fmt.Errorf("%s; or give --gpus none if the ranks need no GPU", strings.TrimPrefix(err.Error(), "launch: "))
 	}
 	return nil
+}
+
+// unused warns of GPUs that the ranks will not use; empty: there are none.
+func unused(root fs.FS, why error) string {
+	for _, pattern := range []string{"proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*"} {
+		if found, _ := fs.Glob(root, pattern); len(found) > 0 {
+			return fmt.Sprintf("this node has %d NVIDIA GPUs, and the ranks are given none: %s; --gpus none accepts that", len(found), strings.TrimPrefix(why.Error(), "launch: "))
+		}
+	}
+	return ""
 }
 
 var errNoGPU = errors.New("the NVIDIA driver has no GPU")

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/splora/splora/launch"
@@ -52,11 +53,14 @@ func (quiet) Next(wait time.Duration) (launch.Event, bool, error) {
 	return launch.Event{}, false, nil
 }
 
+// onBus is the file system on which GPUs are looked for.
+var onBus = fstest.MapFS{}
+
 // callOn runs the command on a machine with GPUs.
 func callOn(t *testing.T, d *node, open func() (launch.GPUs, error), args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	f := flags{getenv: func(string) string { return "" }, environ: []string{"HOME=/"}, open: open}
+	f := flags{getenv: func(string) string { return "" }, environ: []string{"HOME=/"}, open: open, root: onBus}
 	code = run(t.Context(), append([]string{"--splora", self(t), "--stdout", "all"}, args...), f, &out, &errs)
 	if d != nil && d.closed != 1 {
 		t.Errorf("%v: the driver was closed %d times", args, d.closed)
@@ -118,6 +122,20 @@ func TestANumberOfRanksNeedsNoDriverButABrokenOneIsTold(t *testing.T) {
 	code, _, errs := callOn(t, nil, mismatch, "--nproc-per-node", "gpu", "--", "train", "--device", "cpu")
 	if code != 2 || !strings.Contains(errs, "told to use no GPU") {
 		t.Errorf("exit code %d, stderr %q", code, errs)
+	}
+}
+
+func TestGPUsThatTheRanksWillNotUseAreTold(t *testing.T) {
+	defer func() { onBus = fstest.MapFS{} }()
+	for _, name := range []string{"proc/driver/nvidia/gpus/0000:01:00.0/information", "dev/nvidia0"} {
+		onBus = fstest.MapFS{name: {}, "dev/nvidiactl": {}}
+		code, _, errs := callOn(t, nil, func() (launch.GPUs, error) { return nil, launch.ErrNotBuilt }, "--", "train")
+		if code != 0 || !strings.Contains(errs, "this node has 1 NVIDIA GPUs, and the ranks are given none: this program was built without -tags cuda") {
+			t.Errorf("%s: exit code %d, stderr %q", name, code, errs)
+		}
+		if _, _, errs := callOn(t, nil, nil, "--gpus", "none", "--", "train"); strings.Contains(errs, "NVIDIA") {
+			t.Errorf("--gpus none: stderr %q", errs)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 func main() {
-	f := flags{getenv: os.Getenv, environ: os.Environ(), open: launch.OpenGPUs}
+	f := flags{getenv: os.Getenv, environ: os.Environ(), open: launch.OpenGPUs, root: os.DirFS("/")}
 	os.Exit(run(context.Background(), os.Args[1:], f, os.Stdout, os.Stderr))
 }
 
@@ -45,6 +45,9 @@ func run(ctx context.Context, args []string, f flags, stdout, stderr io.Writer) 
 			}
 			shared := zapcore.Lock(zapcore.AddSync(stderr)) // by the ranks' lines and the launcher's
 			c.Stdout, c.Stderr, c.Logger = stdout, shared, logger(shared, f.verbose)
+			if f.note != "" {
+				c.Logger.Warn(f.note)
+			}
 			report, err := launch.Run(ctx, c)
 			code, reason = report.ExitCode, report.Reason
 			return err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/splora/splora/launch"
 )
@@ -47,7 +48,7 @@ func call(t *testing.T, env []string, args ...string) (code int, stdout, stderr 
 		}
 		return ""
 	}
-	code = run(t.Context(), args, flags{getenv: getenv, open: noDriver}, &out, &errs)
+	code = run(t.Context(), args, flags{getenv: getenv, open: noDriver, root: fstest.MapFS{}}, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
