@@ -20,22 +20,10 @@ import (
 	"github.com/splora/splora/nccl/hostnccl"
 )
 
-var standIn = sync.OnceValues(func() (string, error) { return hostnccl.Build(scratch()) })
-
-// scratch is removed by TestMain.
-var scratch = sync.OnceValue(func() string {
-	dir, err := os.MkdirTemp("", "dist-test")
-	if err != nil {
-		panic(err)
-	}
-	atEnd = append(atEnd, func() { os.RemoveAll(dir) })
-	return dir
-})
-
 // library is the stand-in for NCCL.
 func library(t testing.TB) string {
 	t.Helper()
-	lib, err := standIn()
+	lib, err := hostnccl.Library()
 	if errors.Is(err, hostnccl.ErrNoCompiler) {
 		t.Skip(err)
 	}

@@ -23,15 +23,8 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "8")
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		for _, f := range atEnd {
-			f()
-		}
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m)
 }
-
-var atEnd []func()
 
 var testKey = bytes.Repeat([]byte{7}, 32)
 

@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"math"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -22,22 +20,10 @@ import (
 	"github.com/splora/splora/nccl/hostnccl"
 )
 
-var scratch string // folder of the stand-in libraries
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	scratch, _ = os.MkdirTemp("", "nccl-test")
-	code := m.Run()
-	os.RemoveAll(scratch)
-	os.Exit(code)
-}
-
-var standIn = sync.OnceValues(func() (string, error) { return hostnccl.Build(scratch) })
-
-// build gives the stand-in, compiled once, without some of its functions.
+// build gives the stand-in, without some of its functions.
 func build(t *testing.T, without ...string) string {
 	t.Helper()
-	lib, err := standIn()
+	lib, err := hostnccl.Library()
 	if errors.Is(err, hostnccl.ErrNoCompiler) {
 		t.Skip(err)
 	}

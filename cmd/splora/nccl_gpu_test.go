@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,6 @@ import (
 	"github.com/splora/splora/model/compute/cuda/cudatest"
 	"github.com/splora/splora/model/tensor"
 	"github.com/splora/splora/nccl"
-	"github.com/splora/splora/nccl/hostnccl"
 )
 
 // ncclRole tells a copy of the test program that it is a rank of a bare communicator: "rank size mode id".
@@ -197,14 +197,8 @@ func bare(t *testing.T, size int, mode string) []string {
 			env, _ = overRealNCCL(t)
 		}
 	} else {
-		dir := t.TempDir()
-		lib, err := hostnccl.Build(dir)
-		if errors.Is(err, hostnccl.ErrNoCompiler) {
-			t.Skip(err)
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		env, library = append(env, env[0]+":"+dir, "HOSTNCCL_TRANSPORT=p2p"), lib
+		library = standInNCCL(t)
+		env = append(env, env[0]+":"+filepath.Dir(library), "HOSTNCCL_TRANSPORT=p2p")
 	}
 	lib, err := nccl.Open(library)
 	if err != nil {

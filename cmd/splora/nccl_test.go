@@ -33,16 +33,24 @@ func overNCCL(t *testing.T) (env []string, logged func() [][]collective) {
 		return overRealNCCL(t)
 	}
 	env = gpu(t)
-	dir := t.TempDir()
-	if _, err := hostnccl.Build(dir); errors.Is(err, hostnccl.ErrNoCompiler) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	trace := filepath.Join(dir, "trace")
-	return append(env, env[0]+":"+dir, "HOSTNCCL_TRACE="+trace), func() [][]collective {
+	lib := standInNCCL(t)
+	trace := filepath.Join(t.TempDir(), "trace")
+	return append(env, env[0]+":"+filepath.Dir(lib), "HOSTNCCL_TRACE="+trace), func() [][]collective {
 		return parse(t, []string{trace}, regexp.MustCompile(`(?m)^(\d+) nccl(\w+) (\d+) (\d+) \d+$`))
 	}
+}
+
+// standInNCCL is the stand-in for the library.
+func standInNCCL(t *testing.T) string {
+	t.Helper()
+	lib, err := hostnccl.Library()
+	if errors.Is(err, hostnccl.ErrNoCompiler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lib
 }
 
 // overRealNCCL makes NVIDIA's library log every collective. Two of its ranks may share a GPU since 2.30.3.

@@ -4,7 +4,9 @@
 package hostnccl
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -21,19 +23,78 @@ const soname = "libnccl.so.2"
 // ErrNoCompiler: this machine has no g++.
 var ErrNoCompiler = errors.New("hostnccl: no g++ on this machine to build the stand-in for NCCL with")
 
-// Build compiles the library to dir/libnccl.so.2, which it returns.
+// Build puts the library in dir, as libnccl.so.2, and gives its path.
 func Build(dir string) (lib string, err error) {
-	if err := os.CopyFS(dir, sources); err != nil {
-		return "", fmt.Errorf("hostnccl: %w", err)
-	}
-	if err := gxx("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-class-memaccess", "-fPIC", "-pthread", "-c", "-o", object(dir), filepath.Join(dir, "src", "hostnccl.cc")); err != nil {
+	made, err := Library()
+	if err != nil {
 		return "", err
 	}
 	lib = filepath.Join(dir, soname)
-	return lib, gxx("-shared", "-pthread", "-o", lib, object(dir))
+	if err := os.Symlink(made, lib); err != nil {
+		return "", fmt.Errorf("hostnccl: %w", err)
+	}
+	return lib, nil
 }
 
-// Without makes of a library that Build made another, in dir, that lacks some functions, as an older one would.
+// Library gives the library, compiled once per version of its sources and kept in the user's cache, alone in its folder but for what
+// it was made from.
+func Library() (lib string, err error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "splora")
+	dir := filepath.Join(cache, "hostnccl-"+version())
+	if lib = filepath.Join(dir, soname); exists(lib) {
+		return lib, nil
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("hostnccl: %w", err)
+	}
+	tmp, err := os.MkdirTemp(cache, "hostnccl-new-")
+	if err != nil {
+		return "", fmt.Errorf("hostnccl: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := compile(tmp); err != nil {
+		return "", err
+	}
+	if err := os.Rename(tmp, dir); err != nil && !exists(lib) { // else another process was faster
+		return "", fmt.Errorf("hostnccl: %w", err)
+	}
+	return lib, nil
+}
+
+// version is a hash of the sources.
+func version() string {
+	h := sha256.New()
+	for _, f := range []string{"comm.h", "hostnccl.cc", "hub.h", "reduce.h", "wire.h"} {
+		b, err := sources.ReadFile("src/" + f)
+		if err != nil {
+			panic(err) // embedded
+		}
+		fmt.Fprintf(h, "%s %d\n%s", f, len(b), b)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// compile makes dir/libnccl.so.2.
+func compile(dir string) error {
+	if err := os.CopyFS(dir, sources); err != nil {
+		return fmt.Errorf("hostnccl: %w", err)
+	}
+	if err := gxx("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-class-memaccess", "-fPIC", "-pthread", "-c", "-o", object(dir), filepath.Join(dir, "src", "hostnccl.cc")); err != nil {
+		return err
+	}
+	return gxx("-shared", "-pthread", "-o", filepath.Join(dir, soname), object(dir))
+}
+
+// Without makes of what Library gives another, in dir, that lacks some functions, as an older one would.
 func Without(lib, dir string, functions ...string) (string, error) {
 	script := filepath.Join(dir, "hidden.map")
 	if err := os.WriteFile(script, []byte("{ global: *; local: "+strings.Join(functions, "; ")+"; };\n"), 0o644); err != nil {
