@@ -67,7 +67,7 @@ func newRoot() *cobra.Command {
 		return usagef("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(newCPU(), newStep(), newSummary())
-	root.AddCommand(newCollective(), newCollectiveRank(), newSize())
+	root.AddCommand(newCollective(), newCollectiveRank(), newSize(), newCold())
 	root.AddCommand(newGPU(), newGPUStep())
 	return root
 }

@@ -98,7 +98,24 @@ func (s *story) prepare() error {
 	if list, err := os.ReadDir(s.Out); err == nil && len(list) > 0 {
 		return fmt.Errorf("quickstart: %s is not empty; choose another --out or remove it", s.Out)
 	}
-	if err := os.MkdirAll(s.path("dense"), 0o755); err != nil {
+	if err := WriteModel(s.path("dense")); err != nil {
+		return err
+	}
+	sp, err := readSplit()
+	if err != nil {
+		return err
+	}
+	s.title("A small LLaMA, trained on the Go standard library; %d packages of it were held out", len(sp.HeldOut))
+	if err := sp.writeTexts(s.path("held-out.txt"), s.path("train.jsonl")); err != nil {
+		return err
+	}
+	s.DensePPL, err = s.perplexity("dense", "")
+	return err
+}
+
+// WriteModel writes the shipped model, dense, into a folder, which it makes.
+func WriteModel(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("quickstart: %w", err)
 	}
 	files, err := model.ReadDir("model")
@@ -113,20 +130,11 @@ func (s *story) prepare() error {
 		if f.Name() == "split.json" {
 			continue
 		}
-		if err := os.WriteFile(s.path(filepath.Join("dense", f.Name())), b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, f.Name()), b, 0o644); err != nil {
 			return fmt.Errorf("quickstart: %w", err)
 		}
 	}
-	sp, err := readSplit()
-	if err != nil {
-		return err
-	}
-	s.title("A small LLaMA, trained on the Go standard library; %d packages of it were held out", len(sp.HeldOut))
-	if err := sp.writeTexts(s.path("held-out.txt"), s.path("train.jsonl")); err != nil {
-		return err
-	}
-	s.DensePPL, err = s.perplexity("dense", "")
-	return err
+	return nil
 }
 
 func (s *story) prune() (err error) {

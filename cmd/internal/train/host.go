@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +65,22 @@ func steady() (undo func()) {
 	runtime.ReadMemStats(&m)
 	old := debug.SetGCPercent(max(1, int(100*litter/m.HeapAlloc)))
 	return func() { debug.SetGCPercent(old) }
+}
+
+// sinceStart is the time since this process was started, to a hundredth of a second; 0 where there is no /proc.
+func sinceStart() time.Duration {
+	stat, _ := os.ReadFile("/proc/self/stat")
+	up, _ := os.ReadFile("/proc/uptime")
+	const state, began = 3, 22 // numbers of the fields behind the program's name, and of the time, in ticks since the system started
+	_, fields, _ := strings.Cut(string(stat), ") ")
+	f := strings.Fields(fields)
+	var now, ticks float64
+	fmt.Sscan(string(up), &now)
+	if len(f) > began-state {
+		fmt.Sscan(f[began-state], &ticks)
+	}
+	const perSecond = 100 // USER_HZ on every Linux that Go runs on
+	return max(0, time.Duration((now-ticks/perSecond)*float64(time.Second))).Round(10*time.Millisecond)
 }
 
 // status is a size in /proc/self/status, in bytes; 0 where there is none.

@@ -29,6 +29,8 @@ type Record struct {
 	World        int     `json:"world"`
 	Generation   int     `json:"generation"`
 
+	FirstStepS float64 `json:"first_step_s,omitempty"` // of a process's first step: from the start of the process to its end
+
 	EvalLoss *float64 `json:"eval_loss,omitempty"` // after this step, where an evaluation was due
 
 	*GPU // absent on a CPU

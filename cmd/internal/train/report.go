@@ -38,11 +38,14 @@ func (r *reporter) step(rec Record) {
 	if r.json {
 		r.log.Info("step", append(rec.GPU.fields(), zap.Int("step", rec.Step), zap.Int("of", r.total), zap.Float64("loss", rec.Loss), zap.Float64("grad_norm", rec.GradNorm),
 			zap.Float64("lr", rec.LR), zap.Float64("tokens_per_s", rec.TokensPerS), zap.Int64("peak_rss_bytes", rec.PeakRSSBytes),
-			zap.Int64("comm_bytes", rec.CommBytes), zap.Duration("eta", eta))...)
+			zap.Int64("comm_bytes", rec.CommBytes), zap.Duration("eta", eta), zap.Float64("first_step_s", rec.FirstStepS))...)
 		return
 	}
 	fmt.Fprintf(r.w, "step %*d/%d  loss %.4f  grad %.3g  lr %.2e  %s tok/s  peak %s  sent %s%s  eta %s\n", len(fmt.Sprint(r.total)), rec.Step, r.total,
 		rec.Loss, rec.GradNorm, rec.LR, humanize.Comma(int64(rec.TokensPerS)), humanize.Bytes(uint64(rec.PeakRSSBytes)), humanize.Bytes(uint64(rec.CommBytes)), rec.GPU.line(), clock(eta))
+	if rec.FirstStepS > 0 {
+		fmt.Fprintf(r.w, "the first step was done %.2f s after the program was started\n", rec.FirstStepS)
+	}
 }
 
 func (r *reporter) due(rec Record, now time.Time) bool {

@@ -164,11 +164,14 @@ func (t *trainer) step(k int) (rec Record, stop bool, err error) {
 	}
 	t.state.Step, t.state.Tokens = k+1, t.state.Tokens+all.Tokens
 	t.state.Row = int64(k+1) * int64(t.state.GlobalBatch)
-	s := time.Since(began).Seconds()
+	s, first := time.Since(began).Seconds(), 0.0
+	if k == t.report.first {
+		first = sinceStart().Seconds()
+	}
 	return Record{
 		Step: k + 1, Loss: loss, GradNorm: norm, LR: lr, Tokens: all.Tokens, StepS: s, TokensPerS: float64(all.Tokens) / max(s, 1e-9),
 		PeakRSSBytes: PeakRSS(), CommBytes: communicated(t.Group) - sent,
-		Epoch: t.order.Epoch(k+1, t.state.GlobalBatch), World: t.Group.Size(), Generation: t.Group.Generation(), GPU: t.gpu(),
+		Epoch: t.order.Epoch(k+1, t.state.GlobalBatch), World: t.Group.Size(), Generation: t.Group.Generation(), FirstStepS: first, GPU: t.gpu(),
 	}, all.Stop > 0, nil
 }
 
