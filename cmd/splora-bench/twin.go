@@ -79,9 +79,13 @@ func (o *sizeConfig) compareTwin(args []string) (*twinResult, error) {
 		grads[i] = append([]float32(nil), ad.Grads.Float32()...)
 		*[]*float64{&r.LossFused, &r.LossReuse}[i] = sum / float64(n)
 	}
+	dt := tensor.F32
+	if cfg.DType == "bfloat16" {
+		dt = tensor.BF16
+	}
 	for _, b := range weights.Blocks {
 		for _, l := range b.Linears {
-			if cfg.DType == "float32" && be.WalksKept(l.W, cfg.Seq*cfg.MicroBatch) {
+			if be.WalksKept(l.W, dt, cfg.Seq*cfg.MicroBatch) {
 				r.Walked++
 			}
 		}

@@ -5,17 +5,18 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
-// SparseLinear is what a Backend may offer besides Dense: the products of one masked linear, over its kept weights only.
+// SparseLinear is what a Backend may offer besides Dense: the products of one masked linear, over its kept weights only, or masked where
+// W̃ and G pass by. Neither stands dense in memory.
 //
 //	W̃ = M ⊙ (W + s·B·A)      G = M ⊙ (dyᵀ·x)
 //
-// Merge, Gemm and Mask through the slot are their twin. W̃ and G stand packed in slot, F32 [out,in], whose content is unspecified
-// before and after. b [out,r] and a [r,in] may be absent where W̃ is read: W̃ = W. x, dx are [N,in], y, dy [N,out], all F32: with BF16
-// activations a layer is not asked, and goes through the slot.
+// Merge, Gemm and Mask through the slot are their twin. slot, [out,in] in the type of x, is scratch memory for packed W̃ or G; its content
+// is unspecified before and after. b [out,r] and a [r,in] are F32 and may be absent where W̃ is read: W̃ = W. x, dx are [N,in], y, dy
+// [N,out], all F32 or all BF16; W̃, G, and A and B where they meet G, are then rounded to BF16, as in the slot.
 type SparseLinear interface {
-	// WalksKept reports whether these are expected to be faster than their twin for n rows. It depends on the shape, the density and
-	// the backend, not on the number of threads.
-	WalksKept(w *sparse.Weight, n int) bool
+	// WalksKept reports whether these are there, and expected to be faster than their twin, for n rows of type x. It depends on the shape, the
+	// density and the backend, not on the number of threads.
+	WalksKept(w *sparse.Weight, x tensor.DType, n int) bool
 	// KeptForward sets y = x·W̃ᵀ + β·y. β = 0 does not read y.
 	KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, s, beta float32)
 	// KeptInput sets dx = dy·W̃ + β·dx.

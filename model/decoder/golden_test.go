@@ -130,7 +130,9 @@ func (g *golden) batch() Batch {
 // everywhere walks the kept weights of every pruned layer, however small.
 type everywhere struct{ *cpu.Backend }
 
-func (everywhere) WalksKept(w *sparse.Weight, _ int) bool { return !w.Dense() }
+func (everywhere) WalksKept(w *sparse.Weight, x tensor.DType, _ int) bool {
+	return x == tensor.F32 && !w.Dense()
+}
 
 // onDevice, where it is set, opens the backend on which the goldens are computed instead of the CPU's.
 var onDevice func(t testing.TB) compute.Backend

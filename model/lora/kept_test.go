@@ -17,7 +17,9 @@ type walking struct {
 	walks  *int
 }
 
-func (b walking) WalksKept(w *sparse.Weight, n int) bool { return b.always }
+func (b walking) WalksKept(_ *sparse.Weight, x tensor.DType, _ int) bool {
+	return b.always && x == tensor.F32
+}
 
 func (b walking) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	*b.walks++

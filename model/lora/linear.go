@@ -87,12 +87,12 @@ func (l *Linear) slot(dev compute.Device, dt tensor.DType) tensor.Tensor {
 	return dev.Weight.Lease(l.Name, dt, l.W.Out, l.W.In)
 }
 
-// walker is the device's way over the kept weights for x's rows; nil: through the slot, as BF16 goes in any case.
+// walker is the device's way over the kept weights for x's rows; nil: through the slot.
 func (l *Linear) walker(dev compute.Device, x tensor.Tensor) compute.SparseLinear {
-	if !l.Kept || l.W.Dense() || x.DType != tensor.F32 {
+	if !l.Kept || l.W.Dense() {
 		return nil
 	}
-	if k, ok := dev.Backend.(compute.SparseLinear); ok && k.WalksKept(l.W, x.Rows) {
+	if k, ok := dev.Backend.(compute.SparseLinear); ok && k.WalksKept(l.W, x.DType, x.Rows) {
 		return k
 	}
 	return nil
@@ -112,7 +112,7 @@ func (l *Linear) Forward(dev compute.Device, y, x tensor.Tensor, beta float32) {
 // product sets y = x·W̃ᵀ + β·y.
 func (l *Linear) product(dev compute.Device, y, x tensor.Tensor, beta float32) {
 	if k := l.walker(dev, x); k != nil {
-		slot := l.slot(dev, tensor.F32)
+		slot := l.slot(dev, x.DType)
 		b, a, s := l.inMerge()
 		k.KeptForward(y, x, slot, l.W, b, a, s, beta)
 		dev.Weight.Return(slot)
@@ -126,7 +126,7 @@ func (l *Linear) product(dev compute.Device, y, x tensor.Tensor, beta float32) {
 // inputGradient sets dx = dy·W̃ + β·dx.
 func (l *Linear) inputGradient(dev compute.Device, dx, dy tensor.Tensor, beta float32) {
 	if k := l.walker(dev, dy); k != nil {
-		slot := l.slot(dev, tensor.F32)
+		slot := l.slot(dev, dy.DType)
 		b, a, s := l.inMerge()
 		k.KeptInput(dx, dy, slot, l.W, b, a, s, beta)
 		dev.Weight.Return(slot)

@@ -136,7 +136,7 @@ type walking struct {
 	n *atomic.Int64
 }
 
-func (walking) WalksKept(*sparse.Weight, int) bool { return true }
+func (walking) WalksKept(_ *sparse.Weight, x tensor.DType, _ int) bool { return x == tensor.F32 }
 
 func (b walking) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	b.n.Add(1)

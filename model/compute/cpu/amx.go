@@ -23,6 +23,7 @@ const (
 type unit struct {
 	*amx.Kernels
 	amx.Packing
+	amx.Masking
 }
 
 // unitScratch is a worker's: the panel that it packed, the sums that stand, and the arguments of the kernel.
@@ -36,9 +37,9 @@ type unitScratch struct {
 func unitFor(isa string) unit {
 	switch isa {
 	case "amx":
-		return unit{amx.Tiles(), amx.Pack()}
+		return unit{amx.Tiles(), amx.Pack(), amx.Mask()}
 	case "avx512":
-		return unit{amx.Pairs(), amx.Pack()}
+		return unit{Kernels: amx.Pairs(), Packing: amx.Pack()}
 	}
 	return unit{}
 }
@@ -173,6 +174,11 @@ type unitTask struct {
 	alpha, beta   float32
 	fixed, moving unitSide
 	k, kc, group  int
+
+	// Of a masked linear: what makes the moving panels, together at a time, and what takes the blocks instead of dst.
+	merge    *merger
+	together int
+	reduce   *reducer
 }
 
 func (t *unitTask) groups() int { return (t.moving.panels() + t.group - 1) / t.group }
@@ -210,16 +216,28 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 			}
 			t.multiply(w, c, panel, f0, f1, m, k0, kc)
 			if k0+kc == t.k {
-				t.store(c, f0, f1, m)
+				t.finish(w, c, f0, f1, m, m == m0, m == m1-1)
 			}
 		}
 	}
 }
 
+// finish takes the blocks of fixed panels [f0, f1) by moving panel m, the piece's first or last.
+func (t *unitTask) finish(w *worker, c []float32, f0, f1, m int, first, last bool) {
+	if t.reduce != nil {
+		t.reduce.take(w, c, f0, f1, m, first, last)
+		return
+	}
+	t.store(c, f0, f1, m)
+}
+
 // panel is moving panel m, packed.
 func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
-	if t.moving.packed != nil {
+	switch {
+	case t.moving.packed != nil:
 		return t.moving.at(m, k0, kc)
+	case t.merge != nil:
+		return t.merged(w, m, k0, kc)
 	}
 	w.unit.panel = aligned(w.unit.panel, t.moving.size(kc))
 	t.moving.pack(&t.u.Packing, w.unit.panel, m, k0, kc)
@@ -240,6 +258,9 @@ func (t *unitTask) multiply(w *worker, c []float32, panel []uint16, f0, f1, m, k
 func (t *unitTask) expect(s *amx.Strip, panel []uint16, m, k0, kc int) {
 	s.Next, s.Apart, s.PerStep, s.PerPanel = unsafe.Pointer(&panel[0]), 0, 0, 0
 	x := &t.moving
+	if t.merge != nil {
+		return
+	}
 	row, at := x.t.Cols*x.t.DType.Size(), m*amx.Rows*x.t.Cols+k0
 	if x.along {
 		at = k0*x.t.Cols + m*amx.Rows

@@ -28,14 +28,15 @@ type Config struct {
 
 // Backend computes on the host. One goroutine owns it.
 type Backend struct {
-	kern  *simd.Kernels
-	unit  unit
-	pool  *pool
-	tasks tasks
-	gemm  gemmBuffers
-	kept  keptBuffers
-	flash flashBuffers
-	sums  []float64
+	kern   *simd.Kernels
+	unit   unit
+	pool   *pool
+	tasks  tasks
+	gemm   gemmBuffers
+	kept   keptBuffers
+	masked maskedBuffers
+	flash  flashBuffers
+	sums   []float64
 }
 
 var _ compute.Backend = (*Backend)(nil)
@@ -51,6 +52,9 @@ type tasks struct {
 	round    roundTask
 	unitPack unitPackTask
 	unit     unitTask
+	merger   merger
+	reducer  reducer
+	parts    partsTask
 	dots     dotTask
 	merge    mergeTask
 	mask     maskTask

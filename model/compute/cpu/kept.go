@@ -62,8 +62,13 @@ func (t *tiles) word(i, k int) *uint64 { return &t.bits[i*t.step+k*t.block] }
 // WalksKept reports whether the products over kept weights are faster than the dense ones through the slot. As measured with all three
 // instruction sets: they are by a tenth to a half at 2:4, by half at 30 % kept and more below, and equal near 57 %, from 64 tokens and
 // 128 inputs and outputs on. Smaller ones are merged and packed for too little work.
-func (b *Backend) WalksKept(w *sparse.Weight, n int) bool {
-	return !w.Dense() && w.Density() <= 0.55 && n >= 64 && min(w.In, w.Out) >= 128
+//
+// On tiles they are masked instead, which saves the passes over the slot whatever the density; the walk is faster below walkBelow.
+func (b *Backend) WalksKept(w *sparse.Weight, x tensor.DType, n int) bool {
+	if b.masks(w, x) {
+		return n >= 32 && min(w.In, w.Out) >= 64
+	}
+	return x == tensor.F32 && !w.Dense() && w.Density() <= 0.55 && n >= 64 && min(w.In, w.Out) >= 128
 }
 
 // kept panics unless the operands of a product fit.
@@ -78,6 +83,11 @@ func kept(op string, x, y, slot tensor.Tensor, w *sparse.Weight) {
 
 // KeptForward sets y = x·W̃ᵀ + β·y.
 func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
+	if b.masks(w, x.DType) {
+		masked("masked forward", x, y, w, bm, am)
+		b.unitMasked(y, x, w, bm, am, s, beta, false)
+		return
+	}
 	kept("kept forward", x, y, slot, w)
 	b.tasks.keptMerge = keptMergeTask{mergeTask: newMerge("kept forward", w, bm, am, s), kern: &b.kern.Kept, t: b.tiles(w, slot)}
 	t := &b.tasks.keptMerge
@@ -87,6 +97,11 @@ func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am
 
 // KeptInput sets dx = dy·W̃ + β·dx.
 func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
+	if b.masks(w, dx.DType) {
+		masked("masked input", dx, dy, w, bm, am)
+		b.unitMasked(dx, dy, w, bm, am, s, beta, true)
+		return
+	}
 	kept("kept input", dx, dy, slot, w)
 	b.tasks.keptTurn = keptTurnTask{mergeTask: newMerge("kept input", w, bm, am, s), kern: &b.kern.Kept, t: b.turned(w, slot)}
 	t := &b.tasks.keptTurn

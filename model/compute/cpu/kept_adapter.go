@@ -8,6 +8,13 @@ import (
 
 // KeptAdapter adds to da += s·Bᵀ·G and db += s·G·Aᵀ, G = M ⊙ (dyᵀ·x).
 func (b *Backend) KeptAdapter(da, db, dy, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s float32) {
+	if b.masks(w, x.DType) {
+		masked("masked adapter", x, dy, w, bm, am)
+		want("masked adapter", "da", da, tensor.F32, am.Rows, w.In)
+		want("masked adapter", "db", db, tensor.F32, w.Out, am.Rows)
+		b.unitAdapter(da, db, dy, x, w, bm, am, s)
+		return
+	}
 	kept("kept adapter", x, dy, slot, w)
 	r := am.Rows
 	want("kept adapter", "a", am, tensor.F32, r, w.In)

@@ -27,6 +27,7 @@ type worker struct {
 	keys   keyScratch
 	ones   [chunk / 64]uint64 // the mask of a dense row
 	unit   unitScratch
+	masked maskedScratch
 
 	beside  *unit // of the backend
 	besides besideScratch

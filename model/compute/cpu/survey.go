@@ -64,10 +64,14 @@ func (s *survey) Reserve() {
 	b := s.b
 	for name, buf := range map[string]*[]float32{"gemm.a": &b.gemm.a, "gemm.b": &b.gemm.b, "gemm.c": &b.gemm.c,
 		"flash.dq": &b.flash.dq, "flash.dk": &b.flash.dk, "flash.dv": &b.flash.dv, "flash.delta": &b.flash.delta,
+		"masked.scaled": &b.masked.scaled, "masked.partA": &b.masked.partA, "masked.partB": &b.masked.partB,
 		"kept.x": &b.kept.x, "kept.y": &b.kept.y, "kept.a": &b.kept.a, "kept.b": &b.kept.b} {
 		grow(buf, s.shared[name]/4)
 	}
 	b.gemm.fixed, b.gemm.moving = aligned(b.gemm.fixed, s.shared["gemm.fixed"]/2), aligned(b.gemm.moving, s.shared["gemm.moving"]/2)
+	b.masked.a, b.masked.b = aligned(b.masked.a, s.shared["masked.a"]/2), aligned(b.masked.b, s.shared["masked.b"]/2)
+	sized(&b.masked.half, s.shared["masked.half"]/2)
+	sized(&b.masked.none, s.shared["masked.none"]/8)
 	sized(&b.kept.starts, s.shared["kept.starts"]/4)
 	sized(&b.kept.bits, s.shared["kept.bits"]/8)
 	sized(&b.sums, s.shared["sums"]/8)
@@ -78,6 +82,9 @@ func (s *survey) Reserve() {
 		grow(&w.b, n["b"]/4)
 		sized(&w.at, n["at"]/4)
 		w.unit.panel, w.unit.blocks = aligned(w.unit.panel, n["unit.panel"]/2), aligned(w.unit.blocks, n["unit.blocks"]/4)
+		m := &w.masked
+		m.sums, m.block = aligned(m.sums, n["masked.sums"]/4), aligned(m.block, n["masked.block"]/4)
+		m.asRows, m.asPairs = aligned(m.asRows, n["masked.g"]/4), aligned(m.asPairs, n["masked.g"]/4)
 		u := &w.besides
 		u.left, u.right, u.blocks = aligned(u.left, n["besides.left"]/2), aligned(u.right, n["besides.right"]/2), aligned(u.blocks, n["besides.blocks"]/4)
 		u.p, u.ds = aligned(u.p, n["besides.p"]/2), aligned(u.ds, n["besides.ds"]/2)
@@ -235,24 +242,38 @@ func (s *survey) SumSquares(x tensor.Tensor) float64 {
 	return 0
 }
 
-func (s *survey) WalksKept(w *sparse.Weight, n int) bool { return s.b.WalksKept(w, n) }
+func (s *survey) WalksKept(w *sparse.Weight, x tensor.DType, n int) bool {
+	return s.b.WalksKept(w, x, n)
+}
 
 // The products over kept weights need panels of all the inputs, and of the outputs where their gradient is formed.
-func (s *survey) KeptForward(y, _, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+func (s *survey) KeptForward(y, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+	if s.b.masks(w, x.DType) {
+		s.masked(y, x, w, a, false)
+		return
+	}
 	s.starts(w.Out, w.In)
 	s.each(w.Out/keptRows+1, "at", 4*sparse.Words(w.In))
 	s.each(w.Out/keptRows+1, "buf", 4*(keptRows*a.Rows+chunk))
 	s.walk(y.Rows, w.In)
 }
 
-func (s *survey) KeptInput(dx, _, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+	if s.b.masks(w, dx.DType) {
+		s.masked(dx, dy, w, a, true)
+		return
+	}
 	s.starts(w.In, w.Out)
 	s.shared.at("kept.bits", 8*sparse.Words(w.Out)*w.In)
 	s.each(w.Out/64+1, "buf", 4*64*(a.Rows+2*keptCols))
 	s.walk(dx.Rows, w.Out)
 }
 
-func (s *survey) KeptAdapter(_, _, _, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
+func (s *survey) KeptAdapter(_, _, dy, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
+	if s.b.masks(w, x.DType) {
+		s.maskedAdapter(dy, x, w, a)
+		return
+	}
 	k := &s.b.kern.Kept
 	s.starts(w.Out, w.In)
 	wide := widest(k)
@@ -264,6 +285,53 @@ func (s *survey) KeptAdapter(_, _, _, x, _ tensor.Tensor, w *sparse.Weight, _, a
 	s.shared.at("kept.b", 4*w.Out*k.Lanes)
 	s.each(w.Out/keptRows+1, "buf", 4*keptRows*min(row, roundUp(a.Rows, k.Lanes)))
 	s.each(w.In/64+1, "buf", 4*64*k.Lanes)
+}
+
+// masked is y = x·op(W̃) on tiles.
+func (s *survey) masked(y, x tensor.Tensor, w *sparse.Weight, a tensor.Tensor, columns bool) {
+	t, r := s.b.newMasked(y, x, w, 0, columns), a.Rows
+	if y.Len() == 0 {
+		return
+	}
+	rows := min(unitPanels, t.fixed.panels())
+	if t.k > t.kc {
+		rows *= min(t.group, t.moving.panels())
+	}
+	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*t.fixed.panels())
+	s.each(t.pieces(), "unit.panel", 2*t.together*t.moving.size(min(t.k, t.kc)))
+	s.each(t.pieces(), "unit.blocks", 4*rows*amx.Block)
+	s.shared.at("masked.none", 8*mergeCols/2)
+	if r > 0 {
+		s.shared.at("masked.scaled", 4*w.Out*r)
+		s.shared.at("masked.b", panelBytes(w.Out, r, 3))
+		s.shared.at("masked.a", panelBytes(w.In, r, 3))
+		s.each(t.pieces(), "masked.sums", 4*max(unitK/amx.Rows, mergeCols)*amx.Block)
+	}
+}
+
+// maskedAdapter is dA and dB on tiles.
+func (s *survey) maskedAdapter(dy, x tensor.Tensor, w *sparse.Weight, a tensor.Tensor) {
+	t, r, parts := s.b.newGradient(dy, x), a.Rows, partsOf(x.DType)
+	if x.Rows == 0 || r == 0 {
+		return
+	}
+	s.unit(t)
+	if parts == 1 {
+		s.shared.at("masked.half", 2*r*(w.In+w.Out))
+	}
+	s.shared.at("masked.b", panelBytes(r, w.Out, parts))
+	s.shared.at("masked.a", panelBytes(r, w.In, parts))
+	s.shared.at("masked.partA", 4*blocksOf(w.Out)*r*w.In)
+	s.shared.at("masked.partB", 4*blocksOf(w.In)*r*w.Out)
+	s.each(t.pieces(), "masked.sums", 4*((r+amx.Rows-1)/amx.Rows)*unitPanels*amx.Block)
+	s.each(t.pieces(), "masked.g", 2*unitPanels*parts*amx.Part)
+	s.each(t.pieces(), "masked.block", 4*amx.Block)
+}
+
+// panelBytes is a packed side of so many rows and inner elements.
+func panelBytes(rows, k, parts int) int {
+	s := unitSide{side: side{rows: rows}, parts: parts}
+	return 2 * s.size(k) * s.panels()
 }
 
 // walk is n rows of the given number of inputs in panels.

@@ -67,3 +67,15 @@ type Packing struct {
 	// Store sets dst [rows,cols] = α·src + β·dst from a block; rows of dst, float32 or bfloat16, are stride bytes apart.
 	Store32, Store16 func(dst unsafe.Pointer, stride int, src unsafe.Pointer, rows, cols int, alpha, beta float32)
 }
+
+// Masking, by the format of packed weights (F32, BF16, F16) and parts/2. 32 bits of a mask keep 32 columns; kept values follow each other.
+type Masking struct {
+	// Row sets one row of a panel of a, at dst, in steps of 32 columns: kept values plus the row's sums in blocks, at c (nil: none), and 0
+	// elsewhere; rounded where there is one part.
+	Row [3][2]func(dst, c, bits, values unsafe.Pointer, steps int)
+	// Pair sets a pair of rows of n panels of b, panel bytes apart, from two rows of kept values, whose sums stand in n blocks at c (nil: none).
+	Pair [3][2]func(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+	// Block makes one step of a panel of a, and one of a panel of b whose inner elements are the rows, of a block c, of which a row keeps what
+	// the 32 bits at bits + row·stride bytes say; the rows beyond rows are 0.
+	Block [2]func(asRows, asPairs, c, bits unsafe.Pointer, stride, rows int)
+}

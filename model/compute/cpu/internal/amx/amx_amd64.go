@@ -23,7 +23,7 @@ func Pairs() *Kernels {
 // Tiles are the kernels of a processor with a unit for tiles, which the operating system lets this process use; nil otherwise.
 func Tiles() *Kernels {
 	x := &cpu.X86
-	if !vectors() || !x.HasAVX512BF16 || !x.HasAMXTile || !x.HasAMXBF16 || !permitted() {
+	if !vectors() || !x.HasAVX512BF16 || !x.HasAVX512VBMI2 || !x.HasAMXTile || !x.HasAMXBF16 || !permitted() {
 		return nil
 	}
 	return &Kernels{Name: "amx", Strip: [2][2][2][4]func(*Strip){
@@ -43,6 +43,16 @@ func vectors() bool {
 // Pack are the packing kernels of a processor that has Pairs or Tiles.
 func Pack() Packing {
 	return Packing{Rows16: rows16, Rows32: rows32, Along16: along16, Along32: along32, Turn: turn, Store32: store32, Store16: store16}
+}
+
+// Mask are the kernels of masked weights, for a processor that has Tiles.
+func Mask() Masking {
+	return Masking{
+		Row: [3][2]func(dst, c, bits, values unsafe.Pointer, steps int){{mergeRowF32x1, mergeRowF32x3}, {mergeRowBF16x1, mergeRowBF16x3}, {mergeRowF16x1, mergeRowF16x3}},
+		Pair: [3][2]func(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int){
+			{mergePairF32x1, mergePairF32x3}, {mergePairBF16x1, mergePairBF16x3}, {mergePairF16x1, mergePairF16x3}},
+		Block: [2]func(asRows, asPairs, c, bits unsafe.Pointer, stride, rows int){maskBlock1, maskBlock3},
+	}
 }
 
 //go:noescape
@@ -164,3 +174,45 @@ func strip33x22a(s *Strip)
 
 //go:noescape
 func strip33x22b(s *Strip)
+
+//go:noescape
+func mergeRowF32x1(dst, c, bits, values unsafe.Pointer, steps int)
+
+//go:noescape
+func mergePairF32x1(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+
+//go:noescape
+func mergeRowF32x3(dst, c, bits, values unsafe.Pointer, steps int)
+
+//go:noescape
+func mergePairF32x3(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+
+//go:noescape
+func mergeRowBF16x1(dst, c, bits, values unsafe.Pointer, steps int)
+
+//go:noescape
+func mergePairBF16x1(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+
+//go:noescape
+func mergeRowBF16x3(dst, c, bits, values unsafe.Pointer, steps int)
+
+//go:noescape
+func mergePairBF16x3(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+
+//go:noescape
+func mergeRowF16x1(dst, c, bits, values unsafe.Pointer, steps int)
+
+//go:noescape
+func mergePairF16x1(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+
+//go:noescape
+func mergeRowF16x3(dst, c, bits, values unsafe.Pointer, steps int)
+
+//go:noescape
+func mergePairF16x3(dst unsafe.Pointer, panel int, c unsafe.Pointer, bits, values *[2]unsafe.Pointer, n int)
+
+//go:noescape
+func maskBlock1(asRows, asPairs, c, bits unsafe.Pointer, stride, rows int)
+
+//go:noescape
+func maskBlock3(asRows, asPairs, c, bits unsafe.Pointer, stride, rows int)

@@ -2,7 +2,7 @@
 
 package amx
 
-// Pairs, Tiles and Pack have kernels for amd64 only.
+// Pairs, Tiles, Pack and Mask have kernels for amd64 only.
 func Pairs() *Kernels { return nil }
 
 // Tiles gives nil.
@@ -10,3 +10,6 @@ func Tiles() *Kernels { return nil }
 
 // Pack gives nothing.
 func Pack() Packing { return Packing{} }
+
+// Mask gives nothing.
+func Mask() Masking { return Masking{} }

@@ -250,3 +250,129 @@ func simple(r *rand.Rand, n, parts int) []float32 {
 	}
 	return v
 }
+
+func TestMaskedKernelsKeepWhatTheBitsSay(t *testing.T) {
+	if Tiles() == nil {
+		t.Skip("no tiles here")
+	}
+	r := rand.New(rand.NewPCG(4, 4))
+	k := Mask()
+	const rows, cols, words = 26, 96, 3
+	bits := make([]uint32, rows*words)
+	for i := range bits {
+		bits[i] = [...]uint32{r.Uint32(), r.Uint32() & r.Uint32(), 0, ^uint32(0)}[r.IntN(4)]
+	}
+	keeps := func(i, j int) bool { return bits[i*words+j/32]>>(j%32)&1 == 1 }
+	blocks := aligned[float32](words * Block)
+	sums := normals(r, len(blocks))
+	copy(blocks, sums)
+	sum := func(i, j int) float32 { return sums[j/32*Block+(i/16*2+j%32/16)*256+i%16*16+j%16] }
+	for format, name := range []string{"F32", "BF16", "F16"} {
+		var wide []float32
+		var starts []int
+		for i := range rows {
+			starts = append(starts, len(wide))
+			for j := range cols {
+				if keeps(i, j) {
+					wide = append(wide, float32(r.IntN(2000)-1000)/8)
+				}
+			}
+		}
+		data, size := stored(wide, format)
+		for parts := 1; parts <= 3; parts += 2 {
+			for _, c := range []unsafe.Pointer{nil, unsafe.Pointer(&blocks[0])} {
+				at := func(i, j int) float32 {
+					if !keeps(i, j) {
+						return 0
+					}
+					n := starts[i]
+					for l := range j {
+						if keeps(i, l) {
+							n++
+						}
+					}
+					if c == nil {
+						return wide[n]
+					}
+					return wide[n] + sum(i, j)
+				}
+				what := fmt.Sprintf("%s parts %d sums %v", name, parts, c != nil)
+				got := aligned[uint16](words * parts * Part / 2)
+				for i := range rows {
+					var row unsafe.Pointer
+					if c != nil {
+						row = unsafe.Add(c, i/16*2048+i%16*64)
+					}
+					k.Row[format][parts/2](unsafe.Pointer(&got[Index(i, 0, 0, parts, false)]), row, unsafe.Pointer(&bits[i*words]), unsafe.Add(data, starts[i]*size), words)
+				}
+				merged(t, "row "+what, got, at, rows, cols, parts, func(i, j, p int) int { return Index(i, j, p, parts, false) })
+				for i := 0; i < rows; i += 2 {
+					var row unsafe.Pointer
+					if c != nil {
+						row = unsafe.Add(c, i/16*2048+i%16*64)
+					}
+					two := [2]unsafe.Pointer{unsafe.Pointer(&bits[i*words]), unsafe.Pointer(&bits[(i+1)*words])}
+					values := [2]unsafe.Pointer{unsafe.Add(data, starts[i]*size), unsafe.Add(data, starts[i+1]*size)}
+					k.Pair[format][parts/2](unsafe.Pointer(&got[Index(0, i, 0, parts, true)]), parts*Part, row, &two, &values, words)
+				}
+				merged(t, "pair "+what, got, at, rows, cols, parts, func(i, j, p int) int { return j/32*parts*Part/2 + Index(j%32, i, p, parts, true) })
+			}
+		}
+	}
+	for parts := 1; parts <= 3; parts += 2 {
+		asRows, asPairs := aligned[uint16](parts*Part/2), aligned[uint16](parts*Part/2)
+		for b := range words {
+			k.Block[parts/2](unsafe.Pointer(&asRows[0]), unsafe.Pointer(&asPairs[0]), unsafe.Pointer(&blocks[b*Block]), unsafe.Pointer(&bits[b]), 4*words, rows)
+			at := func(i, j int) float32 {
+				if i >= rows || !keeps(i, 32*b+j) {
+					return 0
+				}
+				return sum(i, 32*b+j)
+			}
+			merged(t, "block as rows", asRows, at, 32, 32, parts, func(i, j, p int) int { return Index(i, j, p, parts, false) })
+			merged(t, "block as pairs", asPairs, at, 32, 32, parts, func(i, j, p int) int { return Index(j, i, p, parts, true) })
+		}
+	}
+}
+
+// stored is v in a format, with the size of an element; its numbers are exact in all of them.
+func stored(v []float32, format int) (unsafe.Pointer, int) {
+	if format == 0 {
+		return unsafe.Pointer(&v[0]), 4
+	}
+	h := make([]uint16, len(v))
+	for i, x := range v {
+		if h[i] = Split(x)[0]; format == 2 {
+			h[i] = 0
+			if u := math.Float32bits(x); x != 0 {
+				h[i] = uint16(u>>16&0x8000) | uint16((u>>23&255-112)<<10|u>>13&0x3ff)
+			}
+		}
+		if format == 1 {
+			v[i] = fromBF16(h[i])
+		}
+	}
+	return unsafe.Pointer(&h[0]), 2
+}
+
+// merged compares parts, or one rounded part to nearest even, with what is to be there.
+func merged(t *testing.T, what string, got []uint16, want func(i, j int) float32, rows, cols, parts int, index func(i, j, p int) int) {
+	t.Helper()
+	for i := range rows {
+		for j := range cols {
+			x := want(i, j)
+			if parts == 1 {
+				u := math.Float32bits(x)
+				if g, w := got[index(i, j, 0)], uint16((u+0x7fff+u>>16&1)>>16); g != w {
+					t.Fatalf("%s: (%d,%d) is %v, want %v", what, i, j, fromBF16(g), fromBF16(w))
+				}
+				continue
+			}
+			for p, w := range Split(x) {
+				if g := got[index(i, j, p)]; fromBF16(g) != fromBF16(w) {
+					t.Fatalf("%s: (%d,%d) part %d is %v, want %v", what, i, j, p, fromBF16(g), fromBF16(w))
+				}
+			}
+		}
+	}
+}

@@ -181,11 +181,7 @@ func along16(a *asm) {
 			a.f("VMOVDQU16.Z (SI), K1, Z%d", i)
 			a.f("ADDQ R8, SI")
 		}
-		for i := range 2 {
-			a.f("VPERMQ Z%d, Z26, Z%d", i, i)
-		}
-		a.f("VPUNPCKLWD Z1, Z0, Z2")
-		a.f("VPUNPCKHWD Z1, Z0, Z3")
+		interleave(a)
 	}, 1)
 	a.ret()
 }
