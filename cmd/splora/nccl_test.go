@@ -155,10 +155,11 @@ func TestARankThatDiesInAnAllReduceEndsTheOthersAndTheNextGenerationFinishesToTh
 		t.Fatalf("exit code %d\n%s", o.code, o.stderr)
 	}
 	// Three broadcasts and two steps go well; the next all-reduce kills rank 1. The rest takes three broadcasts and two steps more.
-	// Over p2p NCCL itself notices nothing.
-	env = append(env, "HOSTNCCL_FAULT=rank1:die@6", "HOSTNCCL_TRANSPORT=p2p", maxRestarts+"=1")
+	// Over p2p NCCL itself notices nothing, and rank 0 is not even let go.
+	env = append(env, "HOSTNCCL_FAULT=rank1:die@6,rank0:hang-abort", "HOSTNCCL_TRANSPORT=p2p", maxRestarts+"=1")
 	o := start(t, "launch", env, w.train(append(args, "--out", w.path("two"))...)...).wait()
-	if o.code != exitDone || !strings.Contains(o.stderr, "dist: group aborted: lost ") {
+	if o.code != exitDone || !strings.Contains(o.stderr, "splora: train: dist: group aborted: lost ") ||
+		!strings.Contains(o.stderr, "NCCL's abort has not returned within 8s: ending the process") {
 		t.Fatalf("exit code %d\n%s", o.code, o.stderr)
 	}
 	m := metricsOf(t, w.path("two"), 4)

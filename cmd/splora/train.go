@@ -200,7 +200,7 @@ func (r *rank) join(ctx context.Context, env train.Env, gpu *cuda.Backend) (dist
 	}
 	var device *dist.NCCL
 	if env.OnDevice {
-		device = &dist.NCCL{Stream: gpu.Stream(), Done: gpu.Done}
+		device = &dist.NCCL{Stream: gpu.Stream(), Done: gpu.Done, Die: r.die}
 	}
 	g, err := dist.Join(ctx, dist.Config{
 		NCCL: device,
@@ -215,6 +215,14 @@ func (r *rank) join(ctx context.Context, env train.Env, gpu *cuda.Backend) (dist
 		r.closers = append(r.closers, g.Close)
 	}
 	return g, err
+}
+
+// die ends the process when NCCL does not let go of the GPU: nothing else would. The launcher is told why, as ever.
+func (r *rank) die(cause error) {
+	var lost *dist.Aborted
+	err := r.place.Fail(r.number(), r.reached, cause, errors.As(cause, &lost) && lost.Unwrap() == nil)
+	fmt.Fprintln(os.Stderr, "splora: train:", errors.Join(cause, err))
+	os.Exit(exitFailed)
 }
 
 func (r *rank) number() int {
