@@ -59,4 +59,10 @@ func (b *Backend) SumSquares(x tensor.Tensor) float64 {
 	return s
 }
 
-func (t *squaresTask) do(_ *worker, i, j int) { t.sums[i/flat] = dot64(t.x[i:j], t.x[i:j]) }
+func (t *squaresTask) do(w *worker, i, j int) {
+	x, sum := t.x[i:j], 0.0
+	if n := len(x) / (2 * w.Lanes) * 2 * w.Lanes; w.Squares != nil && n > 0 {
+		sum, x = w.Squares(n, &x[0]), x[n:]
+	}
+	t.sums[i/flat] = sum + dot64(x, x)
+}

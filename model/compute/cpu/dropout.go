@@ -25,14 +25,20 @@ func (t *dropTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
 		x, y := w.in(0, t.x, i*t.cols, t.cols), w.out(1, t.y, i*t.cols, t.cols)
 		at := t.seed + uint64(uint32(t.ids[i]))<<32*gamma
-		for k, v := range x {
+		n := 0
+		if w.Dropout != nil && len(x) >= 8 {
+			n = len(x) / 8 * 8
+			w.Dropout(n, &y[0], &x[0], at, t.limit, t.scale)
+			at += uint64(n) * gamma
+		}
+		for k, v := range x[n:] {
 			at += gamma
 			if mix(at)>>40 < t.limit {
 				v = 0
 			} else {
 				v *= t.scale
 			}
-			y[k] = v
+			y[n+k] = v
 		}
 		w.put(t.y, i*t.cols, y)
 	}

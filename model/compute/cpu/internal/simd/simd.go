@@ -128,6 +128,10 @@ type Vec struct {
 	NarrowBF16 func(n int, y unsafe.Pointer, x *float32)
 	// RoundBF16 is NarrowBF16, but subnormal numbers become 0; a processor may lack it.
 	RoundBF16 func(n int, y unsafe.Pointer, x *float32)
+	// Squares is Σ x² in float64, n a multiple of 2·Lanes and not 0.
+	Squares func(n int, x *float32) float64
+	// Dropout: y_j = mix(at + (j+1)·γ) >> 40 < limit ? 0 : scale·x_j, n a multiple of 8 and not 0; γ and mix are SplitMix64's.
+	Dropout func(n int, y, x *float32, at, limit uint64, scale float32)
 	// Adam: ĝ = scale·g, m = b1·m + c1·ĝ, v = b2·v + c2·ĝ², p = p·decay − step·m/(√(v·inv2) + eps).
 	Adam func(n int, p, g, m, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 }
