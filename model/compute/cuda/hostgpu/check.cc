@@ -1,7 +1,7 @@
 // check.cc runs every kernel on the stand-in against its formula in float64, each tensor in an allocation of exactly its size, so that the
 // address sanitizer sees an access beyond it; aligned and not, odd sizes, more elements than threads.
 //
-//	check PTXDIR <attention cases            one case a line: see attention()
+//	check PTXDIR <cases                      one a line: see attention() and adapter()
 //	check PTXDIR KERNEL                      a kernel of faulty.cu: the stand-in must stop it, or its result be wrong
 //
 // It prints a line per group, and stops at the first difference.
@@ -522,6 +522,36 @@ static void attention(const std::string &line) {
 	near("dv of " + line, dv, wv, tol);
 }
 
+// adapter reads a case: "adapter" out in r dense, the launch: module name x y z threads shared, R stripe partA partB.
+static void adapter(const std::string &line) {
+	std::istringstream is(line);
+	std::string word, module, name;
+	int64_t out, in, stripe, nA, nB;
+	int r, dense, R;
+	Shape s;
+	is >> word >> out >> in >> r >> dense >> module >> name >> s.x >> s.y >> s.z >> s.threads >> s.shared >> R >> stripe >> nA >> nB;
+	if (!is) die("a case that is not complete: " + line);
+	int64_t words = (in + 63) / 64;
+	std::vector<uint64_t> mask(out * words);
+	for (int64_t i = 0; i < out; i++)
+		for (int64_t j = 0; j < in; j++) mask[i * words + j / 64] |= (uint64_t)(dense || rng() % 2) << j % 64;
+	Raw<uint64_t> bits_(mask);
+	Tensor g(BF16, out * in), a(F32, r * in), b(F32, out * r), da(F32, r * in), db(F32, out * r), partA(F32, nA), partB(F32, nB);
+	g.random(), da.random(), db.random();
+	a.set([](size_t) { return value(BF16, bits(BF16, normal())); }), b.set([](size_t) { return value(BF16, bits(BF16, normal())); });
+	std::vector<double> wa = da.v, wb = db.v;
+	for (int64_t i = 0; i < out; i++)
+		for (int64_t j = 0; j < in; j++)
+			for (int p = 0; (mask[i * words + j / 64] >> j % 64 & 1) && p < r; p++) {
+				wa[p * in + j] += .75 * b.v[i * r + p] * g.v[i * in + j];
+				wb[i * r + p] += .75 * g.v[i * in + j] * a.v[p * in + j];
+			}
+	launch(module.c_str(), name, s, partA, partB, g, dense ? 0ull : bits_.p, b, a, out, in, r, stripe);
+	launch("adapter", "adapter_sum", sweep(r * (in + out)), da, db, partA, partB, out, in, r, R, (int)s.y, (int)s.x, .75f);
+	near("da of " + line, da, wa, 1e-6);
+	near("db of " + line, db, wb, 1e-6);
+}
+
 // ---- what must be refused ----
 
 static void refused(const char *what, int rc) {
@@ -580,14 +610,14 @@ int main(int n, char **arg) {
 	must(cuDevicePrimaryCtxRetain(&context, 0), "context");
 	must(cuCtxSetCurrent(context), "context");
 	if (n == 3) return faulty(arg[2]), 0;
-	for (const char *m : {"elementwise", "rows", "norm", "loss", "update", "gemm", "merge", "attention", "attention_dq", "attention_dkv"}) load(arg[1], m);
+	for (const char *m : {"elementwise", "rows", "norm", "loss", "update", "gemm", "merge", "adapter", "attention", "attention_dq", "attention_dkv"}) load(arg[1], m);
 	refusals();
 	const std::pair<const char *, void (*)()> groups[] = {{"elementwise", elementwise}, {"rows", rows}, {"norm", norms}, {"loss", losses},
 		{"update", updates}, {"gemm", products}, {"merge", packed}};
 	for (auto &g : groups) g.second(), printf("ok %s\n", g.first);
 	int cases = 0;
-	for (std::string line; std::getline(std::cin, line); cases++) attention(line);
-	printf("ok attention, %d cases\n", cases);
+	for (std::string line; std::getline(std::cin, line); cases++) line.rfind("adapter", 0) == 0 ? adapter(line) : attention(line);
+	printf("ok attention and adapters, %d cases\n", cases);
 	for (const std::string &name : all)
 		if (!ran.count(name)) die(name + " has not run");
 	printf("ok all %zu kernels\n", ran.size());

@@ -102,11 +102,6 @@ template <class T> __device__ __forceinline__ Rows<T> head(T *x, int n, int H, i
 	return Rows<T>{p, (i64)H * D, n, D, aligned(x) && D % (16 / (int)sizeof(T)) == 0};
 }
 
-// A tile [N, P] in shared memory has rows of P elements and 16 bytes more, so that eight rows' 16 bytes lie in different banks.
-template <class T, int P> struct Pitch {
-	enum { n = P + 16 / (int)sizeof(T) };
-};
-
 // fetch sets a tile to rows [t0, t0+N), zeros beyond the last row and D. It is complete after copyWait and a barrier.
 template <int P, int N, class T> __device__ __forceinline__ void fetch(T *tile, const Rows<const T> &x, int t0) {
 	const int V = 16 / (int)sizeof(T), C = P / V;
@@ -142,24 +137,6 @@ template <int P, int N, class T> __device__ __noinline__ void disarm(T *x, T *y,
 }
 
 // ---- bfloat16 on tensor cores: a warp's fragments of tiles in shared memory ----
-
-// fragA is A [16,16] at (row, k) of a tile whose rows are A's rows.
-template <int P> __device__ __forceinline__ void fragA(u32 (&a)[4], const bf16 *tile, int row, int k) {
-	int l = threadIdx.x % 32;
-	ldmatrix(a, tile + (row + l / 8 % 2 * 8 + l % 8) * Pitch<bf16, P>::n + k + l / 16 * 8);
-}
-
-// fragB is B [16,16] of a tile whose rows are B's columns: columns n…n+15, depth k…k+15. b[0], b[1] are of the first eight columns.
-template <int P> __device__ __forceinline__ void fragB(u32 (&b)[4], const bf16 *tile, int n, int k) {
-	int l = threadIdx.x % 32;
-	ldmatrix(b, tile + (n + l / 16 * 8 + l % 8) * Pitch<bf16, P>::n + k + l / 8 % 2 * 8);
-}
-
-// fragBT is B [16,16] of a tile whose rows are B's rows.
-template <int P> __device__ __forceinline__ void fragBT(u32 (&b)[4], const bf16 *tile, int k, int n) {
-	int l = threadIdx.x % 32;
-	ldmatrixTrans(b, tile + (k + l / 8 % 2 * 8 + l % 8) * Pitch<bf16, P>::n + n + l / 16 * 8);
-}
 
 // scores sets s [16, 8·N] = X·Yᵀ: 16 rows of tile x from row on, 8·N rows of tile y.
 template <int P, int N> __device__ __forceinline__ void scores(float (&s)[N][4], const bf16 *x, int row, const bf16 *y) {

@@ -19,6 +19,12 @@ var attentionCases = []struct{ b, tq, tk, hq, hkv, d, window, layout, off int }{
 	{1, 1, 90, 4, 1, 64, 30, 0, 0}, {1, 130, 130, 1, 1, 16, 0, 1, 0}, {1, 40, 40, 2, 2, 90, 0, 2, 0}, {1, 36, 36, 1, 1, 104, 0, 0, 0},
 }
 
+// adapterCases are out, in, r, and whether the weight is dense; odd rows, columns and ranks, several stripes.
+var adapterCases = []struct {
+	out, in, r int
+	dense      bool
+}{{1, 8, 1, false}, {130, 264, 5, false}, {300, 520, 16, true}, {257, 1032, 16, false}, {140, 264, 20, false}, {129, 136, 64, false}}
+
 // lines are what check reads: the cases with the launches that this package gives them.
 func lines() string {
 	var s strings.Builder
@@ -31,6 +37,17 @@ func lines() string {
 			}
 			fmt.Fprintln(&s)
 		}
+	}
+	for _, c := range adapterCases {
+		a, ok := AdapterGradient(c.out, c.in, c.r, 4)
+		if !ok {
+			panic("no launch")
+		}
+		dense := 0
+		if c.dense {
+			dense = 1
+		}
+		fmt.Fprintln(&s, "adapter", c.out, c.in, c.r, dense, a.Module, a.Name, a.Grid[0], a.Grid[1], a.Grid[2], a.Threads, a.Shared, a.R, a.Stripe, a.PartA, a.PartB)
 	}
 	return s.String()
 }
@@ -99,6 +116,24 @@ func TestTheStandInStopsFaultyKernels(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		if (err == nil) != (c.says == "") || !strings.Contains(string(out), c.says) {
 			t.Errorf("%s, %s: %v\n%s", c.kernel, c.mode, err, out)
+		}
+	}
+}
+
+func TestAnAdapterGradientCoversEveryRowOnce(t *testing.T) {
+	for _, out := range []int{1, 127, 128, 129, 4096, 28672} {
+		for _, in := range []int{8, 512, 520, 8192} {
+			for _, r := range []int{1, 16, 17, 64} {
+				a, ok := AdapterGradient(out, in, r, 132)
+				if !ok || a.R < r || a.Stripe%128 != 0 || a.Stripe*a.Grid[1] < out || a.Stripe*(a.Grid[1]-1) >= out || a.Shared > 163<<10 {
+					t.Errorf("[%d,%d] rank %d: %+v", out, in, r, a)
+				}
+			}
+		}
+	}
+	for _, c := range [][3]int{{8, 8, 65}, {8, 12, 4}, {0, 8, 4}} {
+		if _, ok := AdapterGradient(c[0], c[1], c[2], 132); ok {
+			t.Errorf("%v is taken", c)
 		}
 	}
 }

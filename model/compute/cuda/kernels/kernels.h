@@ -129,6 +129,21 @@ PAIRS(X)
 BOTH(X)
 #undef X
 
+// ---- adapter.cu ------------------------------------------------------------------------------------------------------------
+// The masked gradient of an adapter of rank r ≤ 64 in one reading of G [out,in], which stays as it is: instead of mask and two products.
+// launch.go's Adapter gives R = 16, 32 or 64 ≥ r, the stripe (rows of a block, a multiple of 128), the grid, shared memory, and the sizes of
+// partA [stripes,R,in] and partB [columns,out,R].
+
+// The parts of Bᵀ·(M ⊙ G) and (M ⊙ G)·Aᵀ; b [out,r], a [r,in] are rounded to bfloat16; bits 0: dense; g is 16-byte aligned,
+// in a multiple of 8.  grid: x = columns, y = stripes.
+#define X(R) \
+	K adapter_bf16_##R(f32 *partA, f32 *partB, const bf16 *g, const u64 *bits, const f32 *b, const f32 *a, i64 out, i64 in, int r, i64 stripe);
+X(16) X(32) X(64)
+#undef X
+
+// da [r,in] += s·Σ partA, db [out,r] += s·Σ partB, in order.  grid: sweep of r·(in+out).
+K adapter_sum(f32 *da, f32 *db, const f32 *partA, const f32 *partB, i64 out, i64 in, int r, int R, int stripes, int columns, float s);
+
 // ---- attention.cu, attention_dq.cu, attention_dkv.cu -------------------------------------------------------------------------
 // Query i of row b sees key j iff j ≤ Tk − Tq + i, doc_j = doc_i ≥ 0, 0 ≤ pos_i − pos_j, and (window = 0 or pos_i − pos_j < window).
 // q, y, dy, dq [B·Tq, Hq·D];  k, v, dk, dv [B·Tk, Hkv·D];  lse, delta [B·Hq, Tq];  qpos, qdoc [B,Tq];  kpos, kdoc [B,Tk].

@@ -118,4 +118,34 @@ func (h Heads) launch(name string, rows, along, tile int) Launch {
 	return Launch{name, fmt.Sprintf("%s_%s_%d", name, h.dtype(), p), [3]int{1, 1, 1}, 128, shared}
 }
 
+// Adapter is the launch of adapter, and what adapter_sum needs of it.
+type Adapter struct {
+	Launch
+	R, Stripe    int // the rank rounded up; the rows of a block
+	PartA, PartB int // float32s that the blocks leave
+}
+
+// AdapterGradient is the masked gradient of an adapter of rank r of a linear [out,in] on a device of so many multiprocessors; false: the
+// rank is too large or the width no multiple of 8, and mask and products must do. G must be 16-byte aligned.
+func AdapterGradient(out, in, r, processors int) (Adapter, bool) {
+	const side, threads = 128, 256
+	a := Adapter{R: 16}
+	for a.R < r {
+		a.R *= 2
+	}
+	if a.R > 64 || in%8 != 0 || out == 0 || in == 0 {
+		return Adapter{}, false
+	}
+	columns := 8192 / a.R
+	x := ceil(in, columns)
+	rows := ceil(out, side)                             // in units of side
+	rows = ceil(rows, min(rows, ceil(2*processors, x))) // of a block: two blocks for each multiprocessor, if there are as many
+	a.Stripe = rows * side
+	y := ceil(out, a.Stripe)
+	a.PartA, a.PartB = y*a.R*in, x*out*a.R
+	shared := 4*a.R*columns + 2*(side*(side+8)+a.R*(columns+8)+side*(a.R+8))
+	a.Launch = Launch{"adapter", fmt.Sprintf("adapter_bf16_%d", a.R), [3]int{x, y, 1}, threads, shared}
+	return a, true
+}
+
 func ceil(a, b int) int { return (a + b - 1) / b }

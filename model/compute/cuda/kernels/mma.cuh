@@ -49,3 +49,32 @@ __device__ __forceinline__ float exp2fast(float x) {
 	return y;
 }
 #endif
+
+// A tile [N, P] in shared memory has rows of P elements and 16 bytes more, so that eight rows' 16 bytes lie in different banks.
+template <class T, int P> struct Pitch {
+	enum { n = P + 16 / (int)sizeof(T) };
+};
+
+// fragA is A [16,16] at (row, k) of a tile whose rows are A's rows.
+template <int P> __device__ __forceinline__ void fragA(u32 (&a)[4], const bf16 *tile, int row, int k) {
+	int l = threadIdx.x % 32;
+	ldmatrix(a, tile + (row + l / 8 % 2 * 8 + l % 8) * Pitch<bf16, P>::n + k + l / 16 * 8);
+}
+
+// fragB is B [16,16] of a tile whose rows are B's columns: columns n…n+15, depth k…k+15. b[0], b[1] are of the first eight columns.
+template <int P> __device__ __forceinline__ void fragB(u32 (&b)[4], const bf16 *tile, int n, int k) {
+	int l = threadIdx.x % 32;
+	ldmatrix(b, tile + (n + l / 16 * 8 + l % 8) * Pitch<bf16, P>::n + k + l / 8 % 2 * 8);
+}
+
+// fragBT is B [16,16] of a tile whose rows are B's rows.
+template <int P> __device__ __forceinline__ void fragBT(u32 (&b)[4], const bf16 *tile, int k, int n) {
+	int l = threadIdx.x % 32;
+	ldmatrixTrans(b, tile + (k + l / 8 % 2 * 8 + l % 8) * Pitch<bf16, P>::n + n + l / 16 * 8);
+}
+
+// fragAT is A [16,16] of a tile whose rows are A's columns: depth k…k+15, A's rows row…row+15.
+template <int P> __device__ __forceinline__ void fragAT(u32 (&a)[4], const bf16 *tile, int k, int row) {
+	int l = threadIdx.x % 32;
+	ldmatrixTrans(a, tile + (k + l / 16 * 8 + l % 8) * Pitch<bf16, P>::n + row + l / 8 % 2 * 8);
+}
