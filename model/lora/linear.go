@@ -178,6 +178,9 @@ func (l *Linear) maskedGradient(dev compute.Device, dy, x tensor.Tensor) {
 		return
 	}
 	dev.Gemm(g, 1, dy, true, x, false, 0)
+	if k, ok := dev.Backend.(compute.MaskedAdapter); ok && k.AdapterGradient(l.DA, l.DB, g, l.W, l.B, l.A, l.Scale) {
+		return
+	}
 	dev.Mask(g, l.W)
 	a, b := l.factors(g)
 	dev.Gemm(l.DA, l.Scale, b, true, g, false, 1)

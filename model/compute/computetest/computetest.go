@@ -51,7 +51,8 @@ var (
 
 // each calls f with every case, its type and a name for both.
 func each(f func(name string, c oneCase, dt tensor.DType)) {
-	for _, s := range []suite{{memoryCases, f32Only}, {rowCases, both}, {gemmCases, f32Only}, {gemmHalfCases, f32Only}, {mergeCases, both}, {keptCases, f32Only}, {keptHalfCases, f32Only},
+	for _, s := range []suite{{memoryCases, f32Only}, {rowCases, both}, {gemmCases, f32Only}, {gemmHalfCases, f32Only}, {mergeCases, both}, {maskedCases, both}, {keptCases, f32Only},
+		{keptHalfCases, f32Only},
 		{elementwiseCases, both}, {dropoutCases, both}, {normCases, both}, {attentionCases, both}, {lossCases, both}, {updateCases, f32Only}} {
 		for _, c := range s.cases {
 			for _, dt := range s.types {

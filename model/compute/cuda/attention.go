@@ -8,18 +8,18 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
-// deltas is the number of float32 that AttentionBackward keeps beside its operands: δ of so many (query, head) at a time.
-const deltas = 4 << 20
+// atLeast is the number of float32 of scratch memory that a backend begins with; a survey may make it more.
+const atLeast = 1 << 20
 
 // scratch is the backend's own device memory.
 type scratch struct {
 	parts, sum tensor.Tensor // float64, of SumSquares
-	delta      tensor.Tensor
+	floats     tensor.Tensor // what an operation keeps while it runs: AttentionBackward's δ, AdapterGradient's parts
 }
 
 // scratchSize is what newScratch and cuBLAS's workspace take of the arena.
 func scratchSize(workspace int) (n int) {
-	for _, k := range []int{workspace, 4 * deltas, 8 * kernels.SumSquaresBlocks, 8} {
+	for _, k := range []int{workspace, 4 * atLeast, 8 * kernels.SumSquaresBlocks, 8} {
 		n += (k + align - 1) &^ (align - 1)
 	}
 	return n
@@ -27,9 +27,9 @@ func scratchSize(workspace int) (n int) {
 
 func newScratch(b *Backend) scratch {
 	bytes := func(n int) tensor.Tensor { return tensor.Tensor{DType: tensor.U8, Rows: 1, Cols: n, Mem: b.Alloc(n)} }
-	delta := bytes(4 * deltas)
-	delta.DType, delta.Cols = tensor.F32, deltas
-	return scratch{parts: bytes(8 * kernels.SumSquaresBlocks), sum: bytes(8), delta: delta}
+	floats := bytes(4 * atLeast)
+	floats.DType, floats.Cols = tensor.F32, atLeast
+	return scratch{parts: bytes(8 * kernels.SumSquaresBlocks), sum: bytes(8), floats: floats}
 }
 
 func heads(m compute.Attn, t tensor.Tensor) kernels.Heads {
@@ -78,7 +78,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 	const op = "attentionbackward"
 	checkAttn(op, m, q, []tensor.Tensor{q, y, dy, dq}, []tensor.Tensor{k, v, dk, dv})
 	want(op, "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
-	step := deltas / max(1, m.Hq*m.Tq)
+	step := b.scratch.floats.Len() / max(1, m.Hq*m.Tq)
 	if step == 0 {
 		panic("cuda: attentionbackward: a sequence has more queries and heads than the scratch memory holds")
 	}
@@ -94,7 +94,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 }
 
 func (b *Backend) attendBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tensor, m compute.Attn) {
-	h, delta := heads(m, q), b.scratch.delta
+	h, delta := heads(m, q), b.scratch.floats
 	if m.Tq > 0 {
 		b.attend(h.Delta(), ptr(delta), ptr(dy), ptr(y), num(m.B), num(m.Tq), num(m.Hq), num(m.D))
 		b.attend(h.DQ(), tail(m, ptr(dq), ptr(dy), ptr(lse), ptr(delta), ptr(q), ptr(k), ptr(v))...)
