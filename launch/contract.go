@@ -100,9 +100,9 @@ func (c Contract) Environ() []string {
 
 // String leaves the key out, so that a contract may be logged.
 func (c Contract) String() string {
-	return fmt.Sprintf("job %s generation %d attempt %d rank %d local %d/%d node %d world %d:%d bind %s port %d seeds %s",
+	return fmt.Sprintf("job %s generation %d attempt %d rank %d local %d/%d node %d world %d:%d bind %s port %d seeds %s gpu %q",
 		c.Job, c.Generation, c.Attempt, c.Rank, c.LocalRank, c.LocalSize, c.NodeRank, c.WorldMin, c.WorldMax,
-		c.Bind, c.GossipPort, strings.Join(c.Seeds, ","))
+		c.Bind, c.GossipPort, strings.Join(c.Seeds, ","), c.GPU)
 }
 
 // GoString is String: %#v shows no key either.

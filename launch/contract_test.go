@@ -33,6 +33,7 @@ func TestAnyContractSurvivesTheEnvironment(t *testing.T) {
 			Key:        rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "key"),
 			Seeds:      rapid.SliceOfN(rapid.StringMatching(`([a-z0-9.-]{1,20}|\[::1\]):[1-9][0-9]{0,3}`), 1, 5).Draw(t, "seeds"),
 			GossipPort: rapid.IntRange(0, 65535).Draw(t, "port"),
+			GPU:        rapid.SampledFrom([]string{"", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"}).Draw(t, "gpu"),
 			Bind:       rapid.SampledFrom([]string{"127.0.0.1", "0.0.0.0", "fe80::1"}).Draw(t, "bind"),
 			Generation: rapid.IntRange(1, 1e6).Draw(t, "generation"),
 			Attempt:    rapid.IntRange(1, 1e6).Draw(t, "attempt"),

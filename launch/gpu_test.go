@@ -126,9 +126,13 @@ func TestRanksDoNotShareGPUsBecauseOneCannotBeUsed(t *testing.T) {
 	s := h200s(2)
 	s.hold(1, Holder{4242, "python3", 9 << 30})
 	c, _ := onGPUs(t, s, "gpu", 2)
+	c.LogDir = t.TempDir()
 	r, err := Run(t.Context(), c)
 	if err == nil || r.ExitCode != ExitFailed || len(r.Attempts) != 0 {
 		t.Fatalf("report %+v, error %v", r, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(c.LogDir, "exit-report.json")); err != nil || !strings.Contains(string(b), "1 of 2 can be used") {
+		t.Errorf("exit report %s, error %v", b, err)
 	}
 	for _, want := range []string{"2 ranks need a GPU each, and 1 of 2 can be used", s.uuid(1), "pid 4242 (python3, 9216 MiB)", "--gpus none"} {
 		if !strings.Contains(err.Error(), want) {

@@ -34,10 +34,17 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	}
 	defer l.close()
 	if err := l.place(); err != nil {
-		return Report{ExitCode: ExitFailed, Reason: err.Error()}, err
+		return l.refuse(err)
 	}
 	l.attempts()
 	return l.conclude()
+}
+
+// refuse ends a run that could not begin.
+func (l *launcher) refuse(err error) (Report, error) {
+	r := &l.report
+	r.End, r.ExitCode, r.Reason, r.Attempts = time.Now(), ExitFailed, err.Error(), []Attempt{}
+	return *r, errors.Join(err, l.publish())
 }
 
 func findProgram(name string) (string, error) {

@@ -9,14 +9,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/launch/hostnvml"
 	"github.com/splora/splora/model/compute/cuda/cudatest"
 	"github.com/splora/splora/nccl/hostnccl"
 )
 
-// standIns is the environment of a machine whose driver, cuBLAS, NCCL and NVML are stand-ins; on gives it GPUs as a world tells of
+// standIns is the environment of a machine whose driver, cuBLAS, NVML and, if asked for, NCCL are stand-ins; on gives it GPUs as a world tells of
 // them.
-func standIns(t *testing.T) (on func(world string) []string) {
+func standIns(t *testing.T, nccl bool) (on func(world string) []string) {
 	t.Helper()
 	if cudatest.Driver() {
 		t.Skip("this machine has a driver")
@@ -26,7 +27,7 @@ func standIns(t *testing.T) (on func(world string) []string) {
 	if err == nil {
 		_, err = hostnvml.Build(dir)
 	}
-	if err == nil {
+	if err == nil && nccl {
 		_, err = hostnccl.Build(dir)
 	}
 	if errors.Is(err, hostnvml.ErrNoCompiler) || errors.Is(err, hostnccl.ErrNoCompiler) {
@@ -45,7 +46,7 @@ func standIns(t *testing.T) (on func(world string) []string) {
 }
 
 func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
-	env := standIns(t)
+	env := standIns(t, true)
 	const first = "driver 570.86.15 12080\ngpu uuid=GPU-aaaa bus=27\n"
 	for world, want := range map[string][]string{
 		first + "gpu uuid=GPU-bbbb bus=155\n": {"ok      driver: 570.86.15, for CUDA up to 12.8\n", "ok      GPU 1: NVIDIA_H200 can be used\n",
@@ -62,6 +63,20 @@ func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
 		}
 		if n := strings.Count(o.stdout, "matrix product: on cuda:0"); n != strings.Count(o.stdout, "NVIDIA_H200 can be used") {
 			t.Errorf("%d products on GPUs:\n%s", n, o.stdout)
+		}
+	}
+}
+
+func TestARunOnAGPUWritesItsHealth(t *testing.T) {
+	env, w := standIns(t, false), newWorld(t)
+	on(t, env("gpu uuid=GPU-b bus=9 used=7777\ngpu uuid=GPU-a bus=1 used=1234 power=655123 util=98 throttle=68\n"), w.train("--device", "cuda", "--max-steps", "1")...)
+	m, err := train.ReadMetrics(filepath.Join(w.path("out"), "metrics.jsonl"))
+	if err != nil || len(m) == 0 {
+		t.Fatalf("%d steps, error %v", len(m), err)
+	}
+	for _, r := range m { // device 0 is that of the lowest PCI address
+		if r.GPU == nil || *r.GPU != (train.GPU{MemBytes: 1234 << 20, PowerW: 655.123, Util: 98, Throttle: "power cap, thermal (hardware)"}) {
+			t.Errorf("step %d: %+v", r.Step, r.GPU)
 		}
 	}
 }
