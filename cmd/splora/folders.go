@@ -173,7 +173,7 @@ short the system drops parts of it and reads them again. A Hugging Face folder's
 
 // footprint is plan of a folder or a config.json, on this machine's processors.
 func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) {
-	sketch, arch, mapped, err := sketch(cfg.Model, pattern)
+	sketch, arch, mapped, packed, err := sketch(cfg.Model, pattern)
 	if err != nil {
 		return f, err
 	}
@@ -192,30 +192,40 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	p, err := decoder.Estimate(be, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
 	f = train.Measure(sketch, arch, p)
 	f.Mapped, f.Process = mapped, train.Program()
+	if packed && streams(cfg.Base, f, 1) {
+		f.Block = family.Largest(sketch)
+	}
 	return f, err
 }
 
-// sketch is the model of a folder, whose tokenizer is loaded as train loads it, or what a config.json will be; mapped is how much of it stays in its files.
-func sketch(path, pattern string) (r *decoder.Resident, c decoder.Config, mapped int, err error) {
+// streams decides whether a packed base is streamed to ranks of this host.
+func streams(base string, f train.Footprint, ranks int) bool {
+	room := train.HostMemory()
+	return base == "streamed" || base == "auto" && room > 0 && !f.Fits(room, ranks)
+}
+
+// sketch is the model of a folder, whose tokenizer is loaded as train loads it, or what a config.json will be; mapped is how much of it
+// stays in its files, packed whether the folder is, so that it can be streamed.
+func sketch(path, pattern string) (r *decoder.Resident, c decoder.Config, mapped int, packed bool, err error) {
 	if strings.HasSuffix(path, ".json") {
 		a, err := family.ReadConfig(path)
 		if err != nil {
-			return nil, c, 0, err
+			return nil, c, 0, false, err
 		}
 		p, removed, err := sparse.ParsePattern(pattern)
 		if err != nil {
-			return nil, c, 0, usage{err}
+			return nil, c, 0, false, usage{err}
 		}
-		return decoder.Sketch(a.Config, a.DType, p, removed), a.Config, 0, nil
+		return decoder.Sketch(a.Config, a.DType, p, removed), a.Config, 0, false, nil
 	}
 	f, err := family.Open(path)
 	if err != nil {
-		return nil, c, 0, err
+		return nil, c, 0, false, err
 	}
 	defer f.Close()
 	if r, err = f.Sketch(); err != nil {
-		return nil, c, 0, err
+		return nil, c, 0, false, err
 	}
 	_, err = openTokenizer(path, f)
-	return r, f.Config, f.Mapped(r), err
+	return r, f.Config, f.Mapped(r), f.Packed, err
 }

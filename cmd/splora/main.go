@@ -157,6 +157,7 @@ func completeTrain(c *cobra.Command) {
 	complete(c, "too-long", "truncate", "split", "error")
 	complete(c, "recompute", "block", "none")
 	complete(c, "memory", "reuse", "fused")
+	complete(c, "base", "auto", "resident", "streamed")
 	complete(c, "dtype", "float32", "bfloat16")
 	complete(c, "device", "auto", "cpu", "cuda")
 	complete(c, "transport", "auto", "nccl", "tcp")

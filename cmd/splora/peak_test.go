@@ -89,3 +89,57 @@ func (w world) rows(t *testing.T, seq int) string {
 	}
 	return w.write(t, fmt.Sprintf("rows%d.jsonl", seq), b.String())
 }
+
+// TestAStreamedModelStandsInMemoryBlockByBlock: the numbers are those of a resident one, and the process stays far below the model's size.
+func TestAStreamedModelStandsInMemoryBlockByBlock(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes several times the memory")
+	}
+	w := newWorld(t)
+	if err := family.Init(w.path("deep"), family.InitConfig{Config: shape(512, 1376, 12, 600), Pattern: "2:4", Packed: true}); err != nil {
+		t.Fatal(err)
+	}
+	type run struct {
+		records []train.Record
+		said    train.Footprint
+		total   int
+	}
+	runs := map[string]run{}
+	for _, base := range []string{"resident", "streamed"} {
+		args := []string{"--model", w.path("deep"), "--seq", "70", "--rank", "2", "--memory", "fused", "--targets", "q_proj,v_proj", "--base", base}
+		var said struct {
+			train.Footprint
+			Total int `json:"total_bytes"`
+		}
+		if err := json.Unmarshal([]byte(ok(t, append([]string{"plan", "--json"}, args...)...).stdout), &said); err != nil {
+			t.Fatal(err)
+		}
+		out := w.path(base)
+		ok(t, append([]string{"train", "--data", w.rows(t, 70), "--out", out, "--cache-dir", w.path("cache"), "--max-steps", "2"}, args...)...)
+		records, err := train.ReadMetrics(filepath.Join(out, "metrics.jsonl"))
+		if err != nil || len(records) != 2 {
+			t.Fatal(records, err)
+		}
+		runs[base] = run{records, said.Footprint, said.Total}
+	}
+	r, s := runs["resident"], runs["streamed"]
+	for i := range r.records {
+		if a, b := r.records[i], s.records[i]; a.Loss != b.Loss || a.GradNorm != b.GradNorm {
+			t.Errorf("step %d: resident %v, %v, streamed %v, %v", i+1, a.Loss, a.GradNorm, b.Loss, b.GradNorm)
+		}
+	}
+	t.Logf("linears of %.1f MB; resident: plan %.1f, peak %.1f MB; streamed: plan %.1f, peak %.1f MB", float64(s.said.Linears)/1e6,
+		float64(r.total)/1e6, float64(r.records[1].PeakRSSBytes)/1e6, float64(s.total)/1e6, float64(s.records[1].PeakRSSBytes)/1e6)
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		return // the peaks are not known
+	}
+	for base, run := range runs {
+		peak := float64(run.records[1].PeakRSSBytes)
+		if off := math.Abs(float64(run.total) - peak); !(off <= 0.05*peak || off <= 4e6) {
+			t.Errorf("%s: plan says %.2f MB, the peak is %.2f MB", base, float64(run.total)/1e6, peak/1e6)
+		}
+	}
+	if saved := float64(r.records[1].PeakRSSBytes - s.records[1].PeakRSSBytes); !(saved > 0.8*float64(s.said.Linears)) {
+		t.Errorf("streaming %.1f MB saves %.1f MB", float64(s.said.Linears)/1e6, saved/1e6)
+	}
+}

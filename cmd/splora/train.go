@@ -19,6 +19,7 @@ import (
 	"github.com/splora/splora/dist"
 	"github.com/splora/splora/launch"
 	"github.com/splora/splora/model/compute/cuda"
+	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/family"
 )
 
@@ -94,11 +95,15 @@ func (r *rank) run(c *cobra.Command) error {
 		return err
 	}
 	program := train.Program()
+	stream, err := r.stream(folder, program)
+	if err != nil {
+		return err
+	}
 	id, err := folder.Hash()
 	if err != nil {
 		return err
 	}
-	env := train.Env{Arch: folder.Config, Tok: words(tok), ModelID: id, Process: program, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
+	env := train.Env{Arch: folder.Config, Tok: words(tok), ModelID: id, Process: program, LocalRanks: r.place.LocalSize, Signals: r.signals, Log: r.log, Err: c.ErrOrStderr(), Reached: r.progress}
 	if err := r.openRows(c.Context(), &env, folder, tok); err != nil {
 		return err
 	}
@@ -119,6 +124,10 @@ func (r *rank) run(c *cobra.Command) error {
 	}
 	r.closers = append(r.closers, be.Close)
 	env.Backend, env.Health = be.Backend, r.health(be)
+	if stream && be.gpu == nil {
+		env.Weights, env.Block = folder.Weights(weights), family.Largest(weights)
+		r.log.Info("the packed model is streamed: its linears are read block by block, twice a step", zap.Int("bytes", env.Mapped), zap.Int("block_bytes", env.Block))
+	}
 	if r.Transport == "nccl" && be.gpu == nil {
 		return usagef("train: --transport nccl is between GPUs, and this rank computes on %s; use --transport tcp", be.Name())
 	}
@@ -135,6 +144,32 @@ func (r *rank) run(c *cobra.Command) error {
 		group.Abort(err)
 	}
 	return err
+}
+
+// stream has the folder streamed if --base says so, or if this host's memory would not hold its ranks otherwise.
+func (r *rank) stream(folder *family.Folder, program int) (bool, error) {
+	if !folder.Packed || r.Base == "resident" {
+		return false, nil
+	}
+	sketch, err := folder.Sketch()
+	if err != nil {
+		return false, err
+	}
+	lc, err := r.LoRA()
+	if err != nil {
+		return false, err
+	}
+	p, err := decoder.Estimate(nil, folder.Config, sketch, &lc, true, r.Options(r.Seq))
+	if err != nil {
+		return false, err
+	}
+	f := train.Measure(sketch, folder.Config, p)
+	f.Mapped, f.Process = folder.Mapped(sketch), program
+	if !streams(r.Base, f, r.place.LocalSize) {
+		return false, nil
+	}
+	folder.Stream()
+	return true, nil
 }
 
 // fitSeq sets the row length's default and refuses what the model has no positions for.

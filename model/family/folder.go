@@ -27,6 +27,7 @@ type Folder struct {
 	weights *safetensors.Folder
 	masks   *safetensors.Masks // nil: derived (or packed)
 	pack    packed
+	stream  bool
 	checked sync.Map // linear → *sparse.Weight, of a packed folder
 }
 

@@ -81,6 +81,10 @@ func (f *Folder) hashLinear(h hash.Hash, name string) error {
 			h.Write(binary.LittleEndian.AppendUint64(nil, b))
 		}
 	}
+	if w, ok := f.checked.Load(name); ok {
+		w := w.(*sparse.Weight)
+		f.used(w.Values.Mem.Host, w.Bits.Host, w.Starts.Host)
+	}
 	return nil
 }
 

@@ -150,6 +150,7 @@ func (f *Folder) check(name string, p packedLinear) (*sparse.Weight, error) {
 	if err != nil {
 		return nil, fmt.Errorf("family: %s: %s: %w", values.Path, name, err)
 	}
+	f.used(values.Data, bits.Data, starts.Host)
 	return w, nil
 }
 

@@ -18,3 +18,6 @@ func mapFile(f *os.File, size int64) ([]byte, func() error, error) {
 
 // Forget has nothing to do without a mapping.
 func Forget([]byte) {}
+
+// WillNeed likewise.
+func WillNeed([]byte) {}

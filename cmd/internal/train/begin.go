@@ -109,22 +109,28 @@ func Place(mem compute.Memory, d compute.Planned, w decoder.Weights, p decoder.P
 
 // checkRoom refuses what this host cannot hold, before anything is allocated. A device refuses for itself.
 func (t *trainer) checkRoom(lc lora.Config, o decoder.Options) error {
-	room := hostMemory()
+	room := HostMemory()
 	if room == 0 {
 		return nil
 	}
 	if o.Batch > room/64/o.Seq { // more than any model can do with; the estimate itself would be large
 		return fmt.Errorf("--micro-batch %d of %d tokens: this host has %s of memory; splora plan tells what a run needs", o.Batch, o.Seq, humanize.Bytes(uint64(room)))
 	}
+	if _, own := t.be.(compute.Planned); own {
+		return nil
+	}
 	p, err := decoder.Estimate(t.be, t.Arch, t.Weights, &lc, true, o)
 	if err != nil {
 		return err
 	}
-	if _, own := t.be.(compute.Planned); !own && p.Total() > room {
-		return fmt.Errorf("a rank would need %s beside the model (activations %s, adapters with gradients and moments %s), and this host has %s; lower --micro-batch, --seq or --rank: splora plan tells what a run needs",
-			humanize.Bytes(uint64(p.Total())), humanize.Bytes(uint64(p.Stack)), humanize.Bytes(uint64(p.Adapters+p.Gradients+p.Moments)), humanize.Bytes(uint64(room)))
+	f := Measure(t.Weights, t.Arch, p)
+	f.Mapped, f.Process = t.Mapped, t.Process
+	ranks := max(1, t.LocalRanks)
+	if f.Anonymous() <= room/ranks {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("a rank would need %s beside the mapped model (activations %s, adapters with gradients and moments %s), %d on this host %s, and the host has %s; lower --micro-batch, --seq, --rank or the number of ranks: splora plan tells what a run needs",
+		humanize.Bytes(uint64(f.Anonymous())), humanize.Bytes(uint64(p.Stack)), humanize.Bytes(uint64(p.Adapters+p.Gradients+p.Moments)), ranks, humanize.Bytes(uint64(ranks*f.Anonymous())), humanize.Bytes(uint64(room)))
 }
 
 // begin sets the state, the adapters and the schedule to where the run starts: at a checkpoint, at --adapter, or anew. Rank 0

@@ -53,6 +53,7 @@ type Config struct {
 	Memory    string `yaml:"memory" help:"reuse: each layer is merged, dense, into the one reused weight slot; fused: its products walk the kept weights only, where that is faster, in float32"`
 	DType     string `yaml:"dtype" resume:"same" help:"compute type of activations, merged weights and logits: float32 or bfloat16; sums, adapters and optimizer are float32"`
 	Device    string `yaml:"device" ranks:"own" help:"auto: the NVIDIA GPU that the launcher gave this rank, or the first one, if the program was built for CUDA; else the CPU; cpu; or cuda[:N]"`
+	Base      string `yaml:"base" ranks:"own" help:"a packed model's linears: resident: they stay in memory; streamed: they are read block by block, twice a step; auto: resident if the plan fits in this host's memory"`
 	Threads   int    `yaml:"threads" ranks:"own" help:"CPU threads of this rank (0: all it may use)"`
 
 	EvalData      List   `yaml:"eval_data" ranks:"own" help:"held-out files, as --data"`
@@ -74,7 +75,7 @@ func Defaults() Config {
 		Resume: "auto", Method: "splora", Rank: 16, Alpha: 32, Targets: List{"all-linear"},
 		MicroBatch: 1, Accum: 1, Epochs: 1, LR: 1e-3, Schedule: "cosine",
 		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Clip: 1, Shuffle: true, TooLong: "truncate",
-		Recompute: "block", Memory: "reuse", DType: "float32", Device: "auto",
+		Recompute: "block", Memory: "reuse", Base: "auto", DType: "float32", Device: "auto",
 		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", Transport: "auto", JoinTimeout: 600,
 	}
 }
@@ -113,6 +114,7 @@ func (c *Config) Validate() error {
 		{!(c.Clip >= 0), fmt.Sprintf("--clip %v: at least 0", c.Clip)},
 		{!slices.Contains([]string{"truncate", "split", "error"}, c.TooLong), fmt.Sprintf("--too-long %q: truncate, split or error", c.TooLong)},
 		{!slices.Contains([]string{"block", "none"}, c.Recompute), fmt.Sprintf("--recompute %q: block or none", c.Recompute)},
+		{!slices.Contains([]string{"auto", "resident", "streamed"}, c.Base), fmt.Sprintf("--base %q: auto, resident or streamed", c.Base)},
 		{!slices.Contains([]string{"reuse", "fused"}, c.Memory), fmt.Sprintf("--memory %q: reuse or fused", c.Memory)},
 		{!slices.Contains([]string{"float32", "bfloat16"}, c.DType), fmt.Sprintf("--dtype %q: float32 or bfloat16 (the base keeps the type it is stored in)", c.DType)},
 		{c.Threads < 0, fmt.Sprintf("--threads %d: at least 0", c.Threads)},

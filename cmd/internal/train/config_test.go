@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/splora/splora/model/decoder"
 )
 
 // keys calls f with every field of Config, its key and its flag.
@@ -210,7 +213,7 @@ func TestCountsBeyondAllUseAreRefused(t *testing.T) {
 }
 
 func TestARunThatTheHostCannotHoldIsRefusedBeforeItAllocates(t *testing.T) {
-	if hostMemory() == 0 {
+	if HostMemory() == 0 {
 		t.Skip("this system does not tell how much memory it has")
 	}
 	j := newJob(t, 2)
@@ -221,5 +224,37 @@ func TestARunThatTheHostCannotHoldIsRefusedBeforeItAllocates(t *testing.T) {
 	j.MicroBatch, j.Rank = 1, 1<<30
 	if err := j.run(t); err == nil || !strings.Contains(err.Error(), "--rank") {
 		t.Error(err)
+	}
+	j.Rank = 2 // one rank fits, so many do not
+	j.env = func(_ int, e *Env) { e.LocalRanks = HostMemory() / 1000 }
+	if err := j.run(t); err == nil || !strings.Contains(err.Error(), "number of ranks") {
+		t.Error(err)
+	}
+}
+
+func TestTheMemoryLimitOfEveryCgroupAboveIsLookedAt(t *testing.T) {
+	got := limitFiles("9:name=systemd:/x\n4:memory:/a/b\n3:cpuset,cpu:/c\n0::/u.slice/s.scope\n")
+	want := []string{"/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+		"/sys/fs/cgroup/u.slice/s.scope/memory.max", "/sys/fs/cgroup/u.slice/memory.max", "/sys/fs/cgroup/memory.max"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got := limitFiles(""); got != nil {
+		t.Errorf("without a /proc/self/cgroup: %q", got)
+	}
+}
+
+// The mapped base is counted once for all ranks of a host, everything else once for each.
+func TestWhatRanksOfAHostShareIsCountedOnce(t *testing.T) {
+	f := Footprint{Linears: 900, Tables: 100, Mapped: 990, Process: 20, Plan: decoder.Plan{Stack: 70}}
+	if f.Total() != 1090 || f.Anonymous() != 100 {
+		t.Errorf("total %d, of it %d its own", f.Total(), f.Anonymous())
+	}
+	if !f.Fits(1190, 2) || f.Fits(1189, 2) {
+		t.Error("two ranks need 990 + 2·100")
+	}
+	f.Block = 50
+	if f.Total() != 240 || f.Anonymous() != 100 {
+		t.Errorf("streamed: total %d, of it %d its own", f.Total(), f.Anonymous())
 	}
 }

@@ -3,8 +3,10 @@ package train
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,20 +30,44 @@ func PeakRSS() int64 {
 	return int64(u.Maxrss) * 1024
 }
 
-// hostMemory is the memory that this process may come to use, in bytes: the host's, or its cgroup's limit. 0: not known.
-func hostMemory() (n int) {
+// HostMemory is the memory that this process may come to use, in bytes: the host's, or the limit of a cgroup that it is in. 0: not known.
+func HostMemory() (n int) {
 	info, _ := os.ReadFile("/proc/meminfo")
 	if _, err := fmt.Sscanf(string(info), "MemTotal: %d kB", &n); err != nil {
 		return 0
 	}
 	n *= 1024
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+	groups, _ := os.ReadFile("/proc/self/cgroup")
+	for _, path := range limitFiles(string(groups)) {
 		limit, _ := os.ReadFile(path)
 		if m, err := strconv.Atoi(strings.TrimSpace(string(limit))); err == nil {
 			n = min(n, m)
 		}
 	}
 	return n
+}
+
+// limitFiles are the files that may limit the memory of a process with that /proc/self/cgroup: of its cgroup and of all above it, in
+// either version. In a container the top is the container's own.
+func limitFiles(groups string) (paths []string) {
+	for line := range strings.Lines(groups) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, _ := strings.Cut(rest, ":")
+		root, file := "/sys/fs/cgroup", "memory.max"
+		if controllers != "" {
+			root, file = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		}
+		if controllers != "" && !slices.Contains(strings.Split(controllers, ","), "memory") {
+			continue
+		}
+		for dir := filepath.Clean("/" + group); ; dir = filepath.Dir(dir) {
+			paths = append(paths, filepath.Join(root, dir, file))
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return paths
 }
 
 // litter is how much garbage the heap may hold in a run's steps, in bytes. The collector need not look through the planned memory, so
@@ -80,7 +106,7 @@ func sinceStart() time.Duration {
 		fmt.Sscan(f[began-state], &ticks)
 	}
 	const perSecond = 100 // USER_HZ on every Linux that Go runs on
-	return max(0, time.Duration((now-ticks/perSecond)*float64(time.Second))).Round(10*time.Millisecond)
+	return max(0, time.Duration((now-ticks/perSecond)*float64(time.Second))).Round(10 * time.Millisecond)
 }
 
 // status is a size in /proc/self/status, in bytes; 0 where there is none.

@@ -12,12 +12,13 @@ import (
 
 // Footprint is the memory of one rank, in bytes.
 type Footprint struct {
-	Linears int          `json:"linears_bytes"` // frozen linears as they stand in memory: kept values, mask bits
-	Dense   int          `json:"dense_bytes"`   // the same linears without packing, for comparison
-	Tables  int          `json:"tables_bytes"`  // embedding, head, norms, biases
-	Mapped  int          `json:"mapped_bytes"`  // of these two, what stays in the mapped files
-	Rows    int          `json:"rows_bytes"`    // the tokenised data, mapped; 0 in a plan, which has none
-	Process int          `json:"process_bytes"` // the program itself: code, runtime, tokenizer
+	Linears int          `json:"linears_bytes"`         // frozen linears as they stand in memory: kept values, mask bits
+	Dense   int          `json:"dense_bytes"`           // the same linears without packing, for comparison
+	Tables  int          `json:"tables_bytes"`          // embedding, head, norms, biases
+	Mapped  int          `json:"mapped_bytes"`          // of these two, what stays in the mapped files
+	Block   int          `json:"block_bytes,omitempty"` // a streamed base: the linears of the largest block, of which one stands in memory at a time; 0: not streamed
+	Rows    int          `json:"rows_bytes"`            // the tokenised data, mapped; 0 in a plan, which has none
+	Process int          `json:"process_bytes"`         // the program itself: code, runtime, tokenizer
 	Plan    decoder.Plan `json:"plan"`
 
 	Device *DeviceMemory `json:"device,omitempty"` // of a backend with memory of its own
@@ -63,11 +64,24 @@ func (m *DeviceMemory) String() string {
 func size(n int) string { return humanize.Bytes(uint64(max(0, n))) }
 
 // Total is the resident set that the rank comes to have, when the system leaves it in memory.
-func (f Footprint) Total() int { return f.Linears + f.Tables + f.Rows + f.Process + f.Plan.Total() }
+func (f Footprint) Total() int { return f.standing() + f.Tables + f.Rows + f.Process + f.Plan.Total() }
+
+// standing is what of the frozen linears stands in memory.
+func (f Footprint) standing() int {
+	if f.Block > 0 {
+		return f.Block
+	}
+	return f.Linears
+}
 
 // Anonymous is the part of Total that the system cannot drop and read again: without swap space it must fit. The ranks of a host share
 // the rest.
-func (f Footprint) Anonymous() int { return f.Total() - f.Mapped - f.Rows }
+func (f Footprint) Anonymous() int {
+	return f.Linears + f.Tables + f.Process + f.Plan.Total() - f.Mapped
+}
+
+// Fits reports whether so many ranks fit in room bytes with the base in memory, which they share as far as it is mapped.
+func (f Footprint) Fits(room, ranks int) bool { return ranks*f.Anonymous()+f.Mapped <= room }
 
 // Measure adds up the frozen base, loaded or sketched.
 func Measure(w decoder.Weights, arch decoder.Config, p decoder.Plan) Footprint {
@@ -96,7 +110,7 @@ func (f Footprint) String() string {
 		name  string
 		bytes int
 	}{
-		{fmt.Sprintf("frozen linears, packed (dense: %s)", humanize.Bytes(uint64(f.Dense))), f.Linears},
+		{fmt.Sprintf("frozen linears, %s (dense: %s)", f.form(), humanize.Bytes(uint64(f.Dense))), f.standing()},
 		{"embedding, head, norms", f.Tables},
 		{"weight slot (W~, then G)", f.Plan.Slot},
 		{fmt.Sprintf("activations, with %d rows of logits", f.Plan.ChunkRows), f.Plan.Stack},
@@ -117,11 +131,18 @@ func (f Footprint) String() string {
 	if f.Device != nil {
 		fmt.Fprintln(&b, f.Device)
 	}
-	if files := f.Mapped + f.Rows; files > 0 {
+	if files := f.Mapped - f.Linears + f.standing() + f.Rows; f.Mapped > 0 {
 		fmt.Fprintf(&b, "of it %s are mapped files: all ranks of a host share them, and where memory is short the system\n"+
 			"reads them again as they are needed; the other %s must fit\n", humanize.Bytes(uint64(files)), humanize.Bytes(uint64(f.Anonymous())))
 	}
 	return strings.TrimRight(b.String(), "\n")
+}
+
+func (f Footprint) form() string {
+	if f.Block > 0 {
+		return fmt.Sprintf("a block of %s", humanize.Bytes(uint64(f.Linears)))
+	}
+	return "packed"
 }
 
 // wrap sets the lines of s side by side, as far as 110 columns go, with a list's items behind its name.

@@ -45,6 +45,8 @@ type Env struct {
 	Tok     data.Tokenizer
 
 	Process, Mapped int              // bytes: of the program without the model (Program), and of the model's mapped part
+	Block           int              // bytes of the largest block of a streamed base; 0: it is not streamed
+	LocalRanks      int              // ranks on this host; 0: 1
 	OnDevice        bool             // Group takes vectors in the backend's memory; otherwise they travel by way of the host
 	ModelID, DataID string           // identities of the model's content and of the rows
 	Job             string           // the launcher's; kept in checkpoints
