@@ -18,7 +18,7 @@ var gpuTests = [...]struct {
 	ran      []string
 }{
 	{"model/compute/cuda", "Conforms|SameBits|Device|Uploads|Arena|Failure|Times|Repeated", []string{"kernels/elementwise", "kernels/rows", "kernels/norm", "kernels/loss", "kernels/update",
-		"kernels/gemm", "kernels/merge", "kernels/attention", "kernels/attention_dq", "kernels/attention_dkv", "cuda/open", "cuda/pinned-copies", "cuda/arena-and-usage",
+		"kernels/gemm", "kernels/merge", "kernels/adapter", "kernels/attention", "kernels/attention_dq", "kernels/attention_dkv", "cuda/open", "cuda/pinned-copies", "cuda/arena-and-usage",
 		"cuda/event-times", "cublas/float32", "cublas/bfloat16", "conformance/float32", "conformance/bfloat16"}},
 	{"model/decoder", "OnTheDevice", []string{"decoder/goldens"}},
 	{"launch", "TheMachinesDriver", []string{"nvml/enumerate"}},
