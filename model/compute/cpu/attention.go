@@ -137,7 +137,11 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 	t.lse = lse.Float32()
 	t.dyt, t.qt, t.kt, t.vt = dy, q, k, v
 	if b.tiled(m.Tq, &[5]act{t.dy, t.y, t.q, t.k, t.v}) {
-		b.backwardByTiles(t)
+		if b.backsOnUnit(q) {
+			b.backwardOnUnit(t)
+		} else {
+			b.backwardByTiles(t)
+		}
 		return
 	}
 	b.tasks.attnBack = attnBackTask{t}

@@ -37,6 +37,8 @@ type Backend struct {
 	masked maskedBuffers
 	flash  flashBuffers
 	sums   []float64
+
+	unitBack unitBackBuffers
 }
 
 var _ compute.Backend = (*Backend)(nil)
@@ -73,6 +75,7 @@ type tasks struct {
 	finite   finiteTask
 
 	flashBack flashBackTask
+	unitBack  unitBackTask
 	loss      lossTask
 	adam      adamTask
 	squares   squaresTask

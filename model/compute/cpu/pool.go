@@ -31,6 +31,8 @@ type worker struct {
 
 	beside  *unit // of the backend
 	besides besideScratch
+
+	unitBack unitBackScratch
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.

@@ -72,6 +72,14 @@ func (s *survey) Reserve() {
 	b.masked.a, b.masked.b = aligned(b.masked.a, s.shared["masked.a"]/2), aligned(b.masked.b, s.shared["masked.b"]/2)
 	sized(&b.masked.half, s.shared["masked.half"]/2)
 	sized(&b.masked.none, s.shared["masked.none"]/8)
+	var sizes unitBackSizes
+	for i := range sizes.half {
+		sizes.half[i] = s.shared[fmt.Sprint("unitBack half ", i)] / 2
+	}
+	for i := range sizes.full {
+		sizes.full[i] = s.shared[fmt.Sprint("unitBack full ", i)] / 4
+	}
+	b.unitBack.grow(sizes)
 	sized(&b.kept.starts, s.shared["kept.starts"]/4)
 	sized(&b.kept.bits, s.shared["kept.bits"]/8)
 	sized(&b.sums, s.shared["sums"]/8)
@@ -85,6 +93,9 @@ func (s *survey) Reserve() {
 		m := &w.masked
 		m.sums, m.block = aligned(m.sums, n["masked.sums"]/4), aligned(m.block, n["masked.block"]/4)
 		m.asRows, m.asPairs = aligned(m.asRows, n["masked.g"]/4), aligned(m.asPairs, n["masked.g"]/4)
+		if n["unitBack"] > 0 {
+			w.unitBack.grow()
+		}
 		u := &w.besides
 		u.left, u.right, u.blocks = aligned(u.left, n["besides.left"]/2), aligned(u.right, n["besides.right"]/2), aligned(u.blocks, n["besides.blocks"]/4)
 		u.p, u.ds = aligned(u.p, n["besides.p"]/2), aligned(u.ds, n["besides.ds"]/2)
@@ -212,6 +223,18 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 	if m.Tq < fewQ || s.b.kern.Name == "go" {
 		s.strips(m.B*m.Hkv, dq, 0, 7, 0)
 		s.strips(m.B*m.Hkv, dq, 2, 4, m.Tk*m.D)
+		return
+	}
+	if s.b.backsOnUnit(dq) {
+		a, heads := &attn{Attn: m}, min(unitHeads, m.B*m.Hkv)
+		sizes := a.unitBackSizes(heads)
+		for i, n := range sizes.half {
+			s.shared.at(fmt.Sprint("unitBack half ", i), 2*n)
+		}
+		for i, n := range sizes.full {
+			s.shared.at(fmt.Sprint("unitBack full ", i), 4*n)
+		}
+		s.each(heads*a.unitBlocks(), "unitBack", unitBackBytes)
 		return
 	}
 	heads := min(flashHeads, m.B*m.Hkv)

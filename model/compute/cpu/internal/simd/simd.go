@@ -60,6 +60,8 @@ type Kernels struct {
 	Merge [3]func(n int, dst *float32, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 	// MergeHalf is Merge with a bfloat16 dst; a processor may lack it.
 	MergeHalf [3]func(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
+	// FlashBack sets p = exp(Scale·s − lse), ds = Scale·p·(dp − δ), rounded; a processor may lack it.
+	FlashBack func(*FlashBack)
 	// Mask sets x_j = kept_j ? x_j : +0 for j < n.
 	Mask     func(n int, x *float32, bits *uint64)
 	MaskBF16 func(n int, x *uint16, bits *uint64)
@@ -123,6 +125,8 @@ type Vec struct {
 	NormBack, NormBackAdd func(n int, dx, dy, x, w *float32, rstd, mean float32)
 	// Rotate: (a, b) = (a·cos − b·sin, b·cos + a·sin), sin times sign.
 	Rotate func(n int, a, b, cos, sin *float32, sign float32)
+	// DotHalf is Σ x·y, both bfloat16; nil with 8 lanes.
+	DotHalf func(n int, x, y unsafe.Pointer) float32
 	// Widen: y = x, x of the format; NarrowBF16: y = x, rounded to nearest even. With 8 lanes they leave out the last n%8.
 	Widen      [3]func(n int, y *float32, x unsafe.Pointer)
 	NarrowBF16 func(n int, y unsafe.Pointer, x *float32)
@@ -134,6 +138,17 @@ type Vec struct {
 	Dropout func(n int, y, x *float32, at, limit uint64, scale float32)
 	// Adam: ĝ = scale·g, m = b1·m + c1·ĝ, v = b2·v + c2·ĝ², p = p·decay − step·m/(√(v·inv2) + eps).
 	Adam func(n int, p, g, m, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
+}
+
+// FlashBack are the arguments of the weights of attention's backward: 32 queries against N panels of 32 keys.
+type FlashBack struct {
+	// S, DP are N blocks of four 16×16 tiles; Lse, Delta 32 numbers, +Inf and 0 for a query that is not there.
+	S, DP, Lse, Delta unsafe.Pointer
+	// DSA is N steps of a panel of a, rows the queries, for a product over keys; DSB and PB are one step in each of N panels of b, Step bytes
+	// apart, columns the keys, for products over queries (see package amx).
+	DSA, DSB, PB unsafe.Pointer
+	N, Step      int
+	Scale        float32
 }
 
 // Names are the instruction sets, best first.

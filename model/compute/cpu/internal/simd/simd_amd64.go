@@ -26,7 +26,7 @@ func For(name string) *Kernels {
 				Max: max512, ExpSum: expSum512, Hide: hide512, SoftmaxBack: softmaxBack512,
 				MaxOf: maxOf512, ExpOf: expOf512, ExpAdd: expAdd512, HideFrom: hideFrom512, SoftmaxBackOf: softmaxBackOf512, Silu: silu512, SiluBack: siluBack512,
 				Norm: norm512, NormBack: normBack512, NormBackAdd: normBackAdd512, Rotate: rotate512, Adam: adam512, Squares: squares512, Dropout: dropout512,
-				Widen: [3]func(int, *float32, unsafe.Pointer){BF16: widenBF16512, F16: widenF16512}, NarrowBF16: narrowBF16512,
+				Widen: [3]func(int, *float32, unsafe.Pointer){BF16: widenBF16512, F16: widenF16512}, NarrowBF16: narrowBF16512, DotHalf: dotHalf512,
 			},
 			Merge: [3]func(int, *float32, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32, merge512BF16, merge512F16},
 			Mask:  mask512, MaskBF16: maskBF16512,
@@ -34,7 +34,7 @@ func For(name string) *Kernels {
 			Peak: peak512,
 		}
 		if x.HasAVX512BF16 {
-			k.RoundBF16 = roundBF16512
+			k.RoundBF16, k.FlashBack = roundBF16512, flashBack512
 			k.MergeHalf = [3]func(int, *uint16, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32Half, merge512BF16Half, merge512F16Half}
 		}
 		return k

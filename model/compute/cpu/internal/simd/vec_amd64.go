@@ -74,6 +74,9 @@ func rotate512(n int, a *float32, b *float32, cos *float32, sin *float32, sign f
 func adam512(n int, p *float32, grad *float32, m *float32, v *float32, scale, b1, c1, b2, c2, decay, step, inv2, eps float32)
 
 //go:noescape
+func dotHalf512(n int, x unsafe.Pointer, y unsafe.Pointer) float32
+
+//go:noescape
 func widenBF16512(n int, y *float32, x unsafe.Pointer)
 
 //go:noescape
@@ -222,6 +225,9 @@ func merge512F16Half(n int, dst *uint16, bits *uint64, values unsafe.Pointer, co
 
 //go:noescape
 func mask512(n int, x *float32, bits *uint64)
+
+//go:noescape
+func flashBack512(x *FlashBack)
 
 //go:noescape
 func maskBF16512(n int, x *uint16, bits *uint64)

@@ -203,6 +203,14 @@ func routines() []routine {
 			},
 		},
 		adam(),
+		{ // Σ x·y, both bfloat16
+			name: "dotHalf", ptrs: []string{"x unsafe.Pointer", "y unsafe.Pointer"}, reduce: "add", unroll: 4, only: 16,
+			body: func(l *lane) {
+				l.loadAs("BF16", "x", l.r(4))
+				l.loadAs("BF16", "y", l.r(5))
+				l.f("VFMADD231PS %s, %s, %s", l.r(5), l.r(4), l.r(l.u))
+			},
+		},
 		widen("BF16"), widen("F16"),
 		{ // y = x, rounded to nearest even
 			name: "narrowBF16", ptrs: []string{"y unsafe.Pointer", "x"}, unroll: 1,

@@ -1,0 +1,85 @@
+package main
+
+import "fmt"
+
+// convert2 writes VCVTNE2PS2BF16 (AVX512_BF16): the halves of to are lo and hi, rounded to nearest even.
+func (a *asm) convert2(hi, lo, to int) {
+	p0 := 0xf2 ^ to>>3&1<<7 ^ lo>>4&1<<6 ^ lo>>3&1<<5 ^ to>>4&1<<4
+	a.f("BYTE $0x62; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x72; BYTE $0x%02x", p0, 0x07|(hi&15^15)<<3, 0x40|(hi>>4&1^1)<<3, 0xc0|to&7<<3|lo&7)
+}
+
+// flashBack writes (AVX-512 with bfloat16 only)
+//
+//	func flashBack512(x *FlashBack)
+//
+// from blocks of four 16×16 tiles: p = exp(scale·s − lse), ds = scale·p·(dp − δ). Two rows are done at a time: each is a row of the panel
+// DSA, and both together, their columns by turns, are a row of the panels DSB and PB.
+func flashBack(a *asm, v isa) {
+	if v.lanes != 16 {
+		return
+	}
+	for i := range 8 {
+		fmt.Fprintf(a, "DATA weave<>+%d(SB)/8, $0x%04x%04x%04x%04x\n", 8*i, 17+2*i, 1+2*i, 16+2*i, 2*i)
+	}
+	a.WriteString("GLOBL weave<>(SB), RODATA|NOPTR, $64\n")
+	a.text("flashBack512", 8)
+	a.f("MOVQ x+0(FP), AX")
+	for i, r := range []string{"SI", "DI", "R8", "R9", "R10", "R11", "R12", "CX", "R13"} {
+		a.f("MOVQ %d(AX), %s", 8*i, r)
+	}
+	a.f("VBROADCASTSS 72(AX), Z31")
+	a.f("VMOVDQU64 weave<>(SB), Z30")
+	a.label("block")
+	a.f("MOVQ $2, BX")
+	a.label("half")
+	a.f("MOVQ $8, DX")
+	a.label("pair")
+	l := &lane{asm: a, isa: v}
+	for i := range 4 {
+		row, col := i/2, i%2
+		if col == 0 {
+			a.f("VBROADCASTSS %d(R8), Z10", 4*row)
+			a.f("VBROADCASTSS %d(R9), Z11", 4*row)
+		}
+		a.f("VMOVUPS %d(SI), Z8", 64*row+1024*col)
+		a.f("VFMSUB213PS Z10, Z31, Z8")
+		l.exp("Z8", v.r(i), "Z9")
+		a.f("VMOVUPS %d(DI), Z%d", 64*row+1024*col, 4+i)
+		a.f("VSUBPS Z11, Z%d, Z%d", 4+i, 4+i)
+		a.f("VMULPS Z31, Z%d, Z8", i)
+		a.f("VMULPS Z8, Z%d, Z%d", 4+i, 4+i)
+	}
+	for row := range 2 {
+		a.convert2(5+2*row, 4+2*row, 8)
+		a.f("VMOVDQU64 Z8, %d(R10)", 64*row)
+	}
+	for col := range 2 {
+		for i, to := range []string{"R12", "R11"} {
+			a.convert2(4*i+2+col, 4*i+col, 8)
+			a.f("VPERMW Z8, Z30, Z8")
+			a.f("VMOVDQU64 Z8, %d(%s)", 1024*col, to)
+		}
+	}
+	a.f("ADDQ $128, SI")
+	a.f("ADDQ $128, DI")
+	a.f("ADDQ $8, R8")
+	a.f("ADDQ $8, R9")
+	a.f("ADDQ $128, R10")
+	a.f("ADDQ $64, R11")
+	a.f("ADDQ $64, R12")
+	a.f("DECQ DX")
+	a.f("JNZ pair")
+	a.f("ADDQ $1024, SI")
+	a.f("ADDQ $1024, DI")
+	a.f("DECQ BX")
+	a.f("JNZ half")
+	a.f("SUBQ $128, R8")
+	a.f("SUBQ $128, R9")
+	for _, r := range []string{"R11", "R12"} {
+		a.f("SUBQ $1024, %s", r)
+		a.f("ADDQ R13, %s", r)
+	}
+	a.f("DECQ CX")
+	a.f("JNZ block")
+	a.ret()
+}
