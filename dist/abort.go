@@ -86,6 +86,7 @@ func (g *group) decide(a *Aborted) {
 		defer g.mu.Unlock()
 		g.closeData()
 		close(g.dead)
+		g.die()
 	}()
 }
 

@@ -30,6 +30,7 @@ func (g *group) end() {
 	if g.err == nil {
 		g.err = &Aborted{Rank: g.rank, Cause: "this rank has closed it"}
 		close(g.dead)
+		g.die()
 	}
 }
 

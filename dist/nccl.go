@@ -109,7 +109,7 @@ func (g *group) joinNCCL(ctx context.Context) error {
 // until is ctx, which also ends with the group.
 func (g *group) until(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(g.context(), cancel)
+	stop := context.AfterFunc(g.life, cancel)
 	return ctx, func() { stop(); cancel() }
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -205,6 +206,30 @@ func TestOneCollectiveOverNCCLIsOneCallOfThePredictedSizeAndNothingOnTheDataConn
 				t.Errorf("rank %d: %+v", r, c)
 			}
 		}
+	}
+}
+
+func TestCollectivesOverNCCLLeaveNothingBehind(t *testing.T) {
+	gs := mustJoin(t, onNCCL(t, 2))
+	vs := remotes(t, [][]float32{whole(0, 10), whole(1, 10)})
+	reduce := func(times int) {
+		err := errors.Join(onAll(gs, func(g Group) error {
+			for range times {
+				if err := g.AllReduce(vs[g.Rank()]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})...)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	reduce(10)
+	before := runtime.NumGoroutine()
+	reduce(200)
+	if after := runtime.NumGoroutine(); after > before+20 { // the rest is gossip's
+		t.Errorf("%d goroutines before 200 collectives, %d after", before, after)
 	}
 }
 

@@ -34,8 +34,10 @@ type group struct {
 	closing  sync.Once
 
 	err  *Aborted
-	mine *Aborted      // what this rank asked to abort with
-	dead chan struct{} // closed once err is set and, on rank 0, told to all
+	mine *Aborted        // what this rank asked to abort with
+	dead chan struct{}   // closed once err is set and, on rank 0, told to all
+	life context.Context // ends then, or with the node
+	die  context.CancelFunc
 
 	vitals  []vital // by rank; the last that was heard
 	doubted map[int]bool
@@ -48,6 +50,7 @@ type group struct {
 func newGroup(n *node, a rendezvous.Assignment) *group {
 	g := &group{n: n, a: a, rank: a.Rank(n.name), size: a.World(), gathers: map[int]chan [][]byte{}, departed: map[int]int{},
 		changed: make(chan struct{}), dead: make(chan struct{}), doubted: map[int]bool{}, calls: map[int]*tally{}}
+	g.life, g.die = context.WithCancel(n.ctx)
 	g.vitals = make([]vital, g.size)
 	for r := range g.vitals {
 		g.vitals[r] = vital{Rank: r, State: "joining", heard: time.Now()}
@@ -72,19 +75,6 @@ func (g *group) closeData() {
 			c.Close()
 		}
 	}
-}
-
-// context ends when the group is dead.
-func (g *group) context() context.Context {
-	ctx, cancel := context.WithCancel(g.n.ctx)
-	g.n.spawn(func() {
-		select {
-		case <-g.dead:
-		case <-g.n.ctx.Done():
-		}
-		cancel()
-	})
-	return ctx
 }
 
 func (g *group) Rank() int        { return g.rank }

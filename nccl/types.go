@@ -96,13 +96,3 @@ func (v Version) RAS() bool { return v >= 22400 }
 
 // oldest that is served: has CommSplit and reads the 48 bytes of Config.
 const oldest Version = 21800
-
-// SharedGPU is the environment variable that lets ranks of one host share a GPU, two at most, for tests. host must differ
-// between the ranks: a library before 2.30.3 must be made to believe that they are on different machines, and then
-// talks over sockets. It is to be set in each rank's process before it makes or joins a communicator.
-func (v Version) SharedGPU(host string) (name, value string) {
-	if v.MultiRankGPU() {
-		return "NCCL_MULTI_RANK_GPU_ENABLE", "1"
-	}
-	return "NCCL_HOSTID", host
-}
