@@ -11,23 +11,25 @@ CXX=${CXX:-g++}
 flags="-std=c++17 -O2 -g1 -fPIC -Wall -Wno-unknown-pragmas -Wno-unused-variable -Wno-sign-compare -Wno-unused-function -Wno-unused-but-set-variable -Wno-strict-aliasing -fno-strict-aliasing -ffp-contract=off"
 case $mode in
 plain) flags="$flags -fsanitize=alignment -fsanitize-undefined-trap-on-error" ;;
-asan) flags="$flags -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" ;;
+asan) flags="$flags -O1 -fsanitize=address,alignment,bounds,shift -fno-sanitize-recover=all -fno-omit-frame-pointer" ;;
 *) echo "build.sh: mode $mode" >&2; exit 2 ;;
 esac
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-common=$(cat "$here"/*.h "$kernels"/*.h "$kernels"/*.cuh "$here/build.sh" | cksum)
+whole="$(cat "$here"/*.h "$here"/*.cc "$here"/*.cu "$here/build.sh" "$kernels"/*.h "$kernels"/*.cuh "$kernels"/*.cu | cksum) $flags $($CXX -dumpfullversion)"
+[ "$(cat "$out/stamp" 2>/dev/null)" = "$whole" ] && exit 0
+rm -f "$out/stamp"
 
-# compile OBJECT SOURCE [flag …] unless it is of the same content.
+# compile OBJECT SOURCE [flag …] unless it was compiled from the same text, included files and all.
 compile() {
 	object=$1 source=$2
 	shift 2
-	stamp="$common $(cksum <"$source") $flags $* $($CXX -dumpversion)"
-	[ -f "$object" ] && [ "$(cat "$object.stamp" 2>/dev/null)" = "$stamp" ] && return 0
+	# shellcheck disable=SC2086
+	text="$($CXX $flags -I"$kernels" -I"$here" "$@" -E -P "$source" | cksum) $flags $* $($CXX -dumpfullversion)"
+	[ -f "$object" ] && [ "$(cat "$object.stamp" 2>/dev/null)" = "$text" ] && return 0
 	# shellcheck disable=SC2086
 	$CXX $flags -I"$kernels" -I"$here" "$@" -c -o "$object" "$source"
-	echo "$stamp" >"$object.stamp"
-	changed=1
+	echo "$text" >"$object.stamp"
 }
 
 # unit CU compiles a file of kernels to $object.
@@ -44,13 +46,10 @@ unit() {
 		$CXX -std=c++17 -x c++ -E -P -I"$kernels" "$cu" | tr '\n' ' ' |
 			grep -oE 'extern "C" __global__ void __launch_bounds__\([0-9]+\) [a-zA-Z0-9_]+' |
 			sed -E 's/.*\(([0-9]+)\) (.*)/static const bool registered_\2 = (hostgpu::add({"\2", \1, hostgpu::Call<\2>::run, hostgpu::Call<\2>::params}), true);/'
-	} >"$unit.new"
-	if cmp -s "$unit.new" "$unit"; then rm "$unit.new"; else mv "$unit.new" "$unit"; fi
-	cksum <"$cu" | cmp -s - "$out/$name.cu.sum" || { rm -f "$out/$name.o.stamp"; cksum <"$cu" >"$out/$name.cu.sum"; }
+	} >"$unit"
 	compile "$out/$name.o" "$unit"
 }
 
-changed=0
 objects=
 for file in "$kernels"/*.cu; do
 	unit "$file"
@@ -58,22 +57,20 @@ for file in "$kernels"/*.cu; do
 done
 compile "$out/block.o" "$here/block.cc"
 compile "$out/libcuda.o" "$here/libcuda.cc"
-for v in 11 12 13; do compile "$out/cublas$v.o" "$here/libcublas.cc" -DHOSTGPU_CUBLAS=$v -O3; done
-if [ "$changed" = 1 ] || [ ! -f "$out/libcuda.so.1" ]; then
+compile "$out/cublas.o" "$here/libcublas.cc" -O3
+unit "$here/faulty.cu"
+compile "$out/check.o" "$here/check.cc" -O1 -fno-sanitize=all
+
+# link OUTPUT [argument …]; what another program has loaded stays as it is.
+link() {
+	output=$1
+	shift
 	# shellcheck disable=SC2086
-	$CXX $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1.new" $objects "$out/block.o" "$out/libcuda.o"
-	mv "$out/libcuda.so.1.new" "$out/libcuda.so.1"
-	for v in 11 12 13; do
-		# shellcheck disable=SC2086
-		$CXX $flags -shared -Wl,-soname,libcublas.so.$v -o "$out/libcublas.so.$v.new" "$out/cublas$v.o"
-		mv "$out/libcublas.so.$v.new" "$out/libcublas.so.$v"
-	done
-fi
-if [ -f "$here/check.cc" ]; then
-	unit "$here/faulty.cu"
-	compile "$out/check.o" "$here/check.cc"
-	if [ "$changed" = 1 ] || [ ! -f "$out/check" ]; then
-		# shellcheck disable=SC2086
-		$CXX $flags -o "$out/check" "$out/check.o" "$out/faulty.o" "$out/libcublas.so.12" "$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN"
-	fi
-fi
+	$CXX $flags -o "$output.new" "$@"
+	mv "$output.new" "$output"
+}
+# shellcheck disable=SC2086
+link "$out/libcuda.so.1" -shared -Wl,-soname,libcuda.so.1 $objects "$out/block.o" "$out/libcuda.o"
+for v in 11 12 13; do link "$out/libcublas.so.$v" -shared -Wl,-soname,libcublas.so.$v "$out/cublas.o"; done
+link "$out/check" "$out/check.o" "$out/faulty.o" "$out/libcublas.so.12" "$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN"
+echo "$whole" >"$out/stamp"

@@ -62,7 +62,7 @@ func build(t *testing.T, mode string) string {
 	if err != nil {
 		cache = os.TempDir()
 	}
-	dir := filepath.Join(cache, "splora", "hostgpu-"+mode)
+	dir := filepath.Join(cache, "splora", map[string]string{"plain": "hostgpu", "asan": "hostgpu-asan"}[mode])
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
