@@ -160,3 +160,24 @@ func TestAnAbortThatCannotHaveItsTurnIsReportedAsHungWithinItsBudget(t *testing.
 		t.Error(err)
 	}
 }
+
+// fakeDriver answers every query alike.
+type fakeDriver int
+
+func (f fakeDriver) streamQuery(stream uintptr) int { return int(f) }
+func (fakeDriver) errorName(code int) string        { return "CUDA_ERROR_ILLEGAL_ADDRESS" }
+
+func TestAStreamIsDoneBusyOrBrokenAsTheDriverSays(t *testing.T) {
+	for code, want := range map[fakeDriver]struct {
+		done bool
+		err  string
+	}{0: {true, ""}, 600: {false, ""}, 700: {false, "nccl: cuStreamQuery: CUDA_ERROR_ILLEGAL_ADDRESS (700)"}} {
+		done, err := (&Driver{code}).StreamQuery(1)
+		if done != want.done || err == nil != (want.err == "") || err != nil && err.Error() != want.err {
+			t.Errorf("%d: %v, %v", code, done, err)
+		}
+	}
+	if _, err := OpenDriver("/nonexistent/libcuda.so.1"); err == nil || !strings.HasPrefix(err.Error(), "nccl: the CUDA driver: ") {
+		t.Error(err)
+	}
+}
