@@ -61,7 +61,6 @@ func (o *sizeConfig) compareTwin(args []string) (*twinResult, error) {
 	defer be.Close()
 	ad := lora.New(be, lc, shapes, true)
 	stir(ad, be)
-	t := &trainer{cfg: cfg, folder: folder}
 	r := &twinResult{Tensors: 2 * len(ad.Windows)}
 	var grads [2][]float32
 	for i, memory := range []string{"fused", "reuse"} {
@@ -71,8 +70,7 @@ func (o *sizeConfig) compareTwin(args []string) (*twinResult, error) {
 			return nil, err
 		}
 		ad.ZeroGrads(be)
-		t.rng = rand.New(rand.NewPCG(cfg.Seed, 1))
-		sum, n, err := m.LossGrad(t.rows())
+		sum, n, err := m.LossGrad(randomRows(rand.New(rand.NewPCG(cfg.Seed, 1)), folder.Config.Vocab, cfg.MicroBatch, cfg.Seq))
 		if err != nil {
 			return nil, err
 		}
