@@ -381,28 +381,76 @@ func TestADriverThatIsNotThereIsToldFromOneThatIsBroken(t *testing.T) {
 	}
 }
 
-// On a machine with a driver this is the real one; without, it must say so and not crash.
-func TestTheMachinesDriverAnswersOrIsNotThere(t *testing.T) {
+// TestTheMachinesDriver… asks the real one, and prints what it says: every call that the launcher and doctor make. Without a
+// driver it is skipped, which counts as not run.
+func TestTheMachinesDriverIsAskedForAllThatTheLauncherWants(t *testing.T) {
 	g, err := OpenGPUs()
 	if errors.Is(err, ErrNoDriver) {
-		t.Log("no driver here:", err)
-		return
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	d, err := g.Driver()
+	if t.Logf("driver %+v", d); err != nil || older(d.CUDA) {
+		t.Errorf("driver %+v, error %v", d, err)
 	}
 	all, err := g.List()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d GPUs, error %v", len(all), err)
+	}
+	for i, d := range all {
+		if t.Logf("%+v", d); d.Lost != "" || !strings.HasPrefix(d.root(), "GPU-") || d.Name == "" || d.PCI == "" || d.Memory < 1<<30 || d.Capability == "" {
+			t.Errorf("GPU %d: %+v", i, d)
+		}
+		h, err := g.Health(d.UUID)
+		if t.Logf("%v, %+v", h, h); err != nil || !(h.MemTotal == d.Memory && h.MemUsed >= 0 && h.MemUsed <= h.MemTotal) {
+			t.Errorf("GPU %d: %+v, error %v", i, h, err)
+		}
+		if d.Parent == "" && (h.PowerW > 2000 || h.TempC > 120 || h.Util > 100 || h.ClockMHz > h.MaxClockMHz && h.MaxClockMHz > 0) {
+			t.Errorf("GPU %d: %+v in the wrong units", i, h)
+		}
+		holders, err := g.Holders(d.UUID)
+		t.Logf("holders %v, error %v", holders, err)
+		for j := range i {
+			l, err := g.Link(d.UUID, all[j].UUID)
+			t.Logf("link to GPU %d: %+v, error %v", j, l, err)
+		}
+	}
+	ev, err := g.Watch([]string{all[0].root()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range all {
-		h, err := g.Health(d.UUID)
-		t.Logf("%+v: %v, error %v", d, h, err)
-		if err == nil && !(h.MemTotal > 0 && h.MemUsed >= 0 && h.MemUsed <= h.MemTotal) {
-			t.Errorf("%s: %d of %d bytes in use", d.UUID, h.MemUsed, h.MemTotal)
-		}
+	began := time.Now()
+	if e, ok, err := ev.Next(300 * time.Millisecond); ok || err != nil || time.Since(began) < 250*time.Millisecond {
+		t.Errorf("%+v, %v, error %v after %v, and nothing has happened", e, ok, err, time.Since(began))
 	}
-	if err := g.Close(); err != nil {
+	if err := ev.Close(); err != nil {
 		t.Error(err)
+	}
+	candidates, err := Survey{}.Take(g)
+	t.Logf("%+v, error %v", candidates, err)
+}
+
+// older than CUDA 11.8, which splora's kernels need.
+func older(cuda string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(cuda, "%d.%d", &major, &minor)
+	return err != nil || major < 11 || major == 11 && minor < 8
+}
+
+func TestAMachineWithoutADriverSaysThatThereIsNone(t *testing.T) {
+	g, err := OpenGPUs()
+	if err == nil {
+		g.Close()
+		t.Skip("this machine has a driver")
+	}
+	if !errors.Is(err, ErrNoDriver) || !strings.Contains(err.Error(), "libnvidia-ml.so.1 is not on the loader's path") {
+		t.Errorf("error %v", err)
 	}
 }
