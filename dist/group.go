@@ -24,7 +24,7 @@ type Group interface {
 	Size() int
 	Generation() int // as agreed at the rendezvous; 0 for Solo and Loopback
 
-	// AllReduce sets v to the sum over all ranks, in float32; the same bits on every rank, and, but over NCCL, in every run.
+	// AllReduce sets v to the sum over all ranks, in float32; the same bits on every rank and, except over NCCL, in every run.
 	AllReduce(v Vector) error
 	// Broadcast sets v to root's v.
 	Broadcast(v Vector, root int) error
