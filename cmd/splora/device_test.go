@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -41,5 +42,36 @@ func TestAWrongDeviceIsAWrongUse(t *testing.T) {
 		if o := splora(t, args...); o.code != exitUsage || !strings.Contains(o.stderr, `--device "tpu"`) {
 			t.Errorf("%v: exit code %d, %s", args, o.code, o.stderr)
 		}
+	}
+}
+
+func TestAPlanForAGPUNeedsNone(t *testing.T) {
+	w := newWorld(t)
+	var host, device struct {
+		Linears int `json:"linears_bytes"`
+		Tables  int `json:"tables_bytes"`
+		Process int `json:"process_bytes"`
+		Total   int `json:"total_bytes"`
+		Plan    struct{ Slot, Stack, Rope, Adapters, Gradients, Moments, Scratch int }
+		Device  *struct{ Before, Library, Own, Arena int }
+	}
+	for to, args := range map[any][]string{&host: {"cpu"}, &device: {"cuda", "--dtype", "bfloat16"}} {
+		args = append([]string{"plan", "--model", w.path("model"), "--json", "--rank", "3", "--device"}, args...)
+		if err := json.Unmarshal([]byte(ok(t, args...).stdout), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if host.Device != nil || device.Device == nil {
+		t.Fatalf("%+v, %+v", host, device)
+	}
+	d, p := device.Device, device.Plan
+	if device.Process != 0 || device.Linears != host.Linears || device.Tables != host.Tables || 2*p.Slot != host.Plan.Slot {
+		t.Errorf("%+v, on the host %+v", device, host)
+	}
+	if sum := device.Linears + device.Tables + p.Slot + p.Stack + p.Rope + p.Adapters + p.Gradients + p.Moments + p.Scratch; device.Total != sum || d.Arena != sum+d.Own {
+		t.Errorf("in all %d and an arena of %d; the parts are %d, and %d of the backend's own", device.Total, d.Arena, sum, d.Own)
+	}
+	if d.Before == 0 || d.Library == 0 || d.Own < 32<<20 {
+		t.Errorf("%+v", d)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/model/compute/cpu"
+	"github.com/splora/splora/model/compute/cuda"
 	"github.com/splora/splora/model/decoder"
 	"github.com/splora/splora/model/family"
 	"github.com/splora/splora/model/sparse"
@@ -138,7 +139,9 @@ that long. The tokenised rows, a mapped file, come on top. For a config.json, --
 pruned.
 
 A packed folder is mapped, not read: it stands in memory once, however many ranks of the host use it, and where memory is
-short the system drops parts of it and reads them again. A Hugging Face folder's sparse linears are packed in each rank's own memory.`,
+short the system drops parts of it and reads them again. A Hugging Face folder's sparse linears are packed in each rank's own memory.
+
+With --device cuda it plans a GPU's memory, and needs none.`,
 		Args: noArgs,
 	}
 	c.Flags().StringVar(&file, "config", "", "YAML file with train's settings")
@@ -186,6 +189,14 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	}
 	if cfg.Seq > arch.MaxPositions {
 		return f, usagef("plan: --seq %d: %s has max_position_embeddings %d", cfg.Seq, cfg.Model, arch.MaxPositions)
+	}
+	_, gpu, err := parseDevice(cfg.Device)
+	if err != nil {
+		return f, err
+	}
+	if gpu {
+		p, err := decoder.Estimate(cuda.Planner{}, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
+		return train.Measure(sketch, arch, p).PlannedOn(cuda.Config{}.Own()), err
 	}
 	be := cpu.New(cpu.Config{Threads: cfg.Threads})
 	defer be.Close()

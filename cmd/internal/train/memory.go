@@ -31,8 +31,20 @@ type DeviceMemory struct {
 	Collectives int `json:"collectives_bytes"`
 }
 
-// communicator is an estimate of what NCCL takes for its channels' buffers; it depends on the GPUs' links, and is not asked for.
-const communicator = 512 << 20
+// Estimates of what cannot be asked for beforehand: the driver's context with the kernels, what cuBLAS loads, and NCCL's buffers, which
+// depend on the GPUs' links.
+const (
+	driver       = 512 << 20
+	cublas       = 64 << 20
+	communicator = 512 << 20
+)
+
+// PlannedOn is the footprint on a device that is not there, whose backend takes own bytes for itself.
+func (f Footprint) PlannedOn(own int) Footprint {
+	f.Process, f.Mapped, f.Block = 0, 0, 0
+	f.Device = &DeviceMemory{Usage: compute.Usage{Before: driver, Library: cublas, Own: own, Arena: own + f.Total()}}
+	return f
+}
 
 // onDevice is the device's memory; nil when the backend has none of its own.
 func (t *trainer) onDevice() (*DeviceMemory, error) {
@@ -55,6 +67,10 @@ func (m *DeviceMemory) Planned() int { return m.Before + m.Library + m.Arena + m
 func (m *DeviceMemory) InUse() int { return m.Total - m.Free }
 
 func (m *DeviceMemory) String() string {
+	if m.Total == 0 {
+		return fmt.Sprintf("memory of the device: about %s for context and kernels, %s for cuBLAS, arena %s (%s scratch and workspace): %s;\n"+
+			"and about %s for NCCL where there are several ranks", size(m.Before), size(m.Library), size(m.Arena), size(m.Own), size(m.Planned()), size(communicator))
+	}
 	off := 100 * (float64(m.InUse())/float64(max(1, m.Planned())) - 1)
 	return fmt.Sprintf("memory of the device: %s in use at the start (context, kernels, others), cuBLAS %s, arena %s (%s scratch and workspace),\n"+
 		"collectives %s: planned %s; the driver says %s of %s (%+.1f %%)", size(m.Before), size(m.Library), size(m.Arena), size(m.Own), size(m.Collectives), size(m.Planned()),
@@ -63,8 +79,14 @@ func (m *DeviceMemory) String() string {
 
 func size(n int) string { return humanize.Bytes(uint64(max(0, n))) }
 
-// Total is the resident set that the rank comes to have, when the system leaves it in memory.
-func (f Footprint) Total() int { return f.standing() + f.Tables + f.Rows + f.Process + f.Plan.Total() }
+// Total is the resident set that the rank comes to have, when the system leaves it in memory; or what it takes of its device.
+func (f Footprint) Total() int {
+	n := f.standing() + f.Tables + f.Plan.Total()
+	if f.Device != nil {
+		return n
+	}
+	return n + f.Rows + f.Process
+}
 
 // standing is what of the frozen linears stands in memory.
 func (f Footprint) standing() int {
@@ -106,6 +128,12 @@ func Measure(w decoder.Weights, arch decoder.Config, p decoder.Plan) Footprint {
 func (f Footprint) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "memory of a rank, planned and allocated before the first step:\n")
+	host := func(n int) int {
+		if f.Device != nil {
+			return 0
+		}
+		return n
+	}
 	for _, l := range []struct {
 		name  string
 		bytes int
@@ -119,8 +147,8 @@ func (f Footprint) String() string {
 		{"AdamW m, v", f.Plan.Moments},
 		{"rotary tables", f.Plan.Rope},
 		{"scratch of the backend", f.Plan.Scratch},
-		{"the rows, tokenised", f.Rows},
-		{"the program itself", f.Process},
+		{"the rows, tokenised", host(f.Rows)},
+		{"the program itself", host(f.Process)},
 		{"in all", f.Total()},
 	} {
 		if l.bytes == 0 {
@@ -131,7 +159,7 @@ func (f Footprint) String() string {
 	if f.Device != nil {
 		fmt.Fprintln(&b, f.Device)
 	}
-	if files := f.Mapped - f.Linears + f.standing() + f.Rows; f.Mapped > 0 {
+	if files := f.Mapped - f.Linears + f.standing() + f.Rows; host(f.Mapped) > 0 {
 		fmt.Fprintf(&b, "of it %s are mapped files: all ranks of a host share them, and where memory is short the system\n"+
 			"reads them again as they are needed; the other %s must fit\n", humanize.Bytes(uint64(files)), humanize.Bytes(uint64(f.Anonymous())))
 	}

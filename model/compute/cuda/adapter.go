@@ -3,10 +3,22 @@
 package cuda
 
 import (
-	"github.com/splora/splora/model/compute/cuda/kernels"
+	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
+
+var (
+	_ compute.Surveyor      = (*Backend)(nil)
+	_ compute.MaskedAdapter = (*Backend)(nil)
+)
+
+// Survey is a twin that adds up this backend's scratch memory.
+func (b *Backend) Survey() compute.Survey {
+	return &survey{name: b.name, processors: b.number, have: b.scratch.floats.Len(), reserve: func(n int) {
+		b.scratch.floats = tensor.Tensor{DType: tensor.F32, Rows: 1, Cols: n, Mem: b.Alloc(4 * n)}
+	}}
+}
 
 // AdapterGradient adds s·Bᵀ·(M ⊙ G) to da and s·(M ⊙ G)·Aᵀ to db in one reading of G: for BF16, ranks up to 64, and where the parts
 // that the blocks leave fit the scratch memory.
@@ -30,11 +42,4 @@ func (b *Backend) AdapterGradient(da, db, g tensor.Tensor, w *sparse.Weight, bm,
 	b.sweep("adapter", kernelKey{op: "adapter_sum"}, r*(w.In+w.Out), ptr(da), ptr(db), ptr(partA), ptr(partB), num(w.Out), num(w.In), num(r), num(l.R),
 		num(l.Grid[1]), num(l.Grid[0]), f32(s))
 	return true
-}
-
-func adapterGradient(g tensor.Tensor, w *sparse.Weight, r, processors int) (kernels.Adapter, bool) {
-	if g.DType != tensor.BF16 || r == 0 || w.In%8 != 0 { // rows are read 16 bytes at a time
-		return kernels.Adapter{}, false
-	}
-	return kernels.AdapterGradient(w.Out, w.In, r, processors)
 }

@@ -8,21 +8,10 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
-// atLeast is the number of float32 of scratch memory that a backend begins with; a survey may make it more.
-const atLeast = 1 << 20
-
 // scratch is the backend's own device memory.
 type scratch struct {
 	parts, sum tensor.Tensor // float64, of SumSquares
 	floats     tensor.Tensor // what an operation keeps while it runs: AttentionBackward's δ, AdapterGradient's parts
-}
-
-// scratchSize is what newScratch and cuBLAS's workspace take of the arena.
-func scratchSize(workspace int) (n int) {
-	for _, k := range []int{workspace, 4 * atLeast, 8 * kernels.SumSquaresBlocks, 8} {
-		n += (k + align - 1) &^ (align - 1)
-	}
-	return n
 }
 
 func newScratch(b *Backend) scratch {

@@ -17,6 +17,9 @@ var (
 	ErrNoDevice = errors.New("no NVIDIA GPU")
 )
 
+// align is what every piece of device memory is a multiple of, in bytes.
+const align = 256
+
 // Config of a backend.
 type Config struct {
 	// Device is the GPU's number among those visible to the process.

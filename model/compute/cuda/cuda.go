@@ -43,9 +43,6 @@ func Open(c Config) (b *Backend, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Workspace == 0 {
-		c.Workspace = 32 << 20
-	}
 	b = &Backend{config: c, modules: map[string]cu.Module{}, kernels: map[kernelKey]*kernel{}}
 	if b.lib, err = cublas.Load(c.CUBLAS, c.Libraries); err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
@@ -109,7 +106,7 @@ func (b *Backend) start(d cu.Device) (err error) {
 		return err
 	}
 	b.mem = arena{q: b.q, before: total - free}
-	if err := b.Reserve(scratchSize(b.config.Workspace)); err != nil {
+	if err := b.Reserve(b.config.Own()); err != nil {
 		return err
 	}
 	if err := b.startBLAS(); err != nil {
@@ -123,7 +120,7 @@ func (b *Backend) start(d cu.Device) (err error) {
 
 // startBLAS starts cuBLAS, and measures what it takes for itself.
 func (b *Backend) startBLAS() error {
-	space := b.Alloc(b.config.Workspace)
+	space := b.Alloc(b.config.workspace())
 	if b.err != nil {
 		return b.err
 	}
@@ -132,7 +129,7 @@ func (b *Backend) startBLAS() error {
 		return err
 	}
 	err = b.q.Do(func() (err error) {
-		b.blas, err = b.lib.Start(b.q.Handle(), space.Device, b.config.Workspace)
+		b.blas, err = b.lib.Start(b.q.Handle(), space.Device, b.config.workspace())
 		return err
 	})
 	if err != nil {

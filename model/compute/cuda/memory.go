@@ -11,11 +11,8 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
-// Memory is cut in pieces of align bytes; without Reserve, from chunks of at least chunk.
-const (
-	align = 256
-	chunk = 32 << 20
-)
+// chunk is the least that is allocated at a time without Reserve.
+const chunk = 32 << 20
 
 // arena is device memory that is given out once and freed at Close.
 type arena struct {

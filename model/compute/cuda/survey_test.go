@@ -34,6 +34,10 @@ func TestASurveySaysBeforehandWhatScratchMemoryAnOperationWants(t *testing.T) {
 	if !s.(compute.MaskedAdapter).AdapterGradient(dA, dB, g, w, B, A, 1) || s.Scratch() < 4*16*in {
 		t.Errorf("%d bytes", s.Scratch())
 	}
+	planner := cuda.Planner{Processors: 16}.Survey()
+	if planner.(compute.MaskedAdapter).AdapterGradient(dA, dB, g, w, B, A, 1); planner.Scratch() != s.Scratch() { // one row of blocks, on any GPU
+		t.Errorf("%d bytes on the GPU that is there, %d as planned without", s.Scratch(), planner.Scratch())
+	}
 	before := usage(t, b).Used
 	s.Reserve()
 	if got := usage(t, b).Used - before; got < s.Scratch() && s.Scratch() != 0 {
