@@ -8,9 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/launch"
 	"github.com/splora/splora/launch/hostnvml"
+	"github.com/splora/splora/model/compute/cuda"
 	"github.com/splora/splora/model/compute/cuda/cudatest"
 	"github.com/splora/splora/nccl/hostnccl"
 )
@@ -65,6 +68,9 @@ func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
 			t.Errorf("%d products on GPUs:\n%s", n, o.stdout)
 		}
 	}
+	if o := on(t, env(first), "doctor", "--ranks", "2"); !strings.Contains(o.stdout, "ok      2 ranks: met and reduced 1024 KiB over NCCL, exactly") {
+		t.Errorf("two ranks on one GPU:\n%s", o.stdout)
+	}
 }
 
 func TestARunOnAGPUWritesItsHealth(t *testing.T) {
@@ -79,4 +85,67 @@ func TestARunOnAGPUWritesItsHealth(t *testing.T) {
 			t.Errorf("step %d: %+v", r.Step, r.GPU)
 		}
 	}
+}
+
+func TestDoctorOnTheGPUFindsItWell(t *testing.T) {
+	if !cudatest.Driver() {
+		t.Skip("no GPU")
+	}
+	o := on(t, nil, "doctor")
+	t.Logf("%s", o.stdout)
+	if !strings.Contains(o.stdout, "matrix product: on cuda:0") {
+		t.Errorf("no product on the GPU:\n%s", o.stdout)
+	}
+	if !strings.Contains(o.stdout, "ok      NCCL: ") {
+		t.Log("no NCCL here: not run between two ranks")
+		return
+	}
+	if o = on(t, nil, "doctor", "--ranks", "2"); !strings.Contains(o.stdout, "2 ranks: met and reduced 1024 KiB over NCCL, exactly") {
+		t.Errorf("%s", o.stdout)
+	}
+	t.Logf("%s", o.stdout)
+}
+
+// What a restart waits for: memory in use is seen, with who holds it, and its end, too.
+func TestMemoryHeldOnTheGPUIsSeenUntilItIsFreed(t *testing.T) {
+	if !cudatest.Driver() {
+		t.Skip("no GPU")
+	}
+	g, err := launch.OpenGPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	take := func() launch.Candidate {
+		t.Helper()
+		all, err := launch.Survey{Env: os.Environ()}.Take(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0]
+	}
+	if c := take(); c.Why != "" {
+		t.Fatalf("it is not free to begin with: %s", c)
+	}
+	b, err := cuda.Open(cuda.Config{Libraries: libraries()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Alloc(3 << 30)
+	held := take()
+	if err := errors.Join(b.Sync(), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(held.Why)
+	if !strings.Contains(held.Why, "of its memory are in use") {
+		t.Errorf("3 GiB in use: %q", held.Why)
+	}
+	began := time.Now()
+	for take().Why != "" {
+		if time.Since(began) > 50*time.Second {
+			t.Fatalf("after 50 s %s", take())
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("free %v after its end", time.Since(began))
 }
