@@ -158,12 +158,12 @@ func (d *device) finish(g *group, err error) error {
 	for pause := 10 * time.Microsecond; ; pause = min(2*pause, time.Millisecond) {
 		done, err := d.cfg.Done()
 		if err == nil {
-			err = d.comm.GetAsyncError()
+			err = d.comm.GetAsyncError() // of what has ended, too: it may have ended because of it
 		}
-		if err == nil && ctx.Err() != nil {
+		if err == nil {
 			err = ctx.Err()
 		}
-		if done || err != nil && err != nccl.InProgress {
+		if done || err != nil {
 			return err
 		}
 		time.Sleep(pause)
