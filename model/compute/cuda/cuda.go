@@ -45,7 +45,7 @@ func Open(c Config) (b *Backend, err error) {
 	}
 	b = &Backend{config: c, modules: map[string]cu.Module{}, kernels: map[kernelKey]*kernel{}}
 	if b.lib, err = cublas.Load(c.CUBLAS, c.Libraries); err != nil {
-		return nil, fmt.Errorf("cuda: %w", err)
+		return nil, fmt.Errorf("cuda: %w; or use --device cpu", err)
 	}
 	runtime.LockOSThread()
 	if b.q, err = driver.Open(d); err != nil {

@@ -51,7 +51,11 @@ func table(names []string) string {
 // jumps are the functions: each goes where its slot points.
 func jumps(names []string, arch, jump string) string {
 	var b strings.Builder
-	b.WriteString("//go:build cuda && " + arch + "\n\n" + notice + "\t.text\n")
+	b.WriteString("//go:build cuda && " + arch + "\n\n" + notice)
+	if arch == "arm64" {
+		b.WriteString("// It assembles, but has not run: there was no such machine with a GPU.\n\n")
+	}
+	b.WriteString("\t.text\n")
 	for i, n := range names {
 		fmt.Fprintf(&b, "\t.globl %[1]s\n\t.hidden %[1]s\n\t.type %[1]s, %%function\n%[1]s:\n", n)
 		fmt.Fprintf(&b, jump, 8*i)
