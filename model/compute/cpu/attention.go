@@ -71,7 +71,7 @@ func (b *Backend) tiled(tq int, list *[5]act) bool {
 func (t *attnTask) do(w *worker, i, j int) {
 	for ; t.tiled && i < j; i++ {
 		bh, q := i/t.tiles(), i%t.tiles()*tileQ
-		if end := min(q+tileQ, t.Tq); t.byKeys(w.Kernels, t.q) {
+		if end := min(q+tileQ, t.Tq); t.byKeys(w.Kernels, t.qt.DType) {
 			t.queries(w, bh/t.Hq, bh%t.Hq, q, end)
 		} else {
 			t.tile(w, bh/t.Hq, bh%t.Hq, q, end)

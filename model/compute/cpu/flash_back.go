@@ -66,7 +66,7 @@ func (t *flashBackTask) do(w *worker, i, end int) {
 		j0, j1 := block(k, t.Tk)
 		if t.stage == flashPairs {
 			i0, i1 := block((k+t.turn)%t.blocks(), t.Tq)
-			if t.byKeys(w.Kernels, t.q) {
+			if t.byKeys(w.Kernels, t.qt.DType) {
 				t.pairByKeys(w, n, i0, i1, j0, j1)
 			} else {
 				t.pair(w, n, i0, i1, j0, j1)

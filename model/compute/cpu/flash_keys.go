@@ -38,8 +38,8 @@ type keyScratch struct {
 }
 
 // byKeys reports whether attention of float32 goes this way.
-func (m *attn) byKeys(k *simd.Kernels, q act) bool {
-	return !q.half() && k.Rows[0][0] != nil && m.D%k.Lanes == 0 && m.D <= blockK
+func (m *attn) byKeys(k *simd.Kernels, dt tensor.DType) bool {
+	return dt == tensor.F32 && k.Rows[0][0] != nil && m.D%k.Lanes == 0 && m.D <= blockK
 }
 
 // padded is the number of rows of a block that kernels may touch.

@@ -100,6 +100,10 @@ func (s *survey) Reserve() {
 		u.left, u.right, u.blocks = aligned(u.left, n["besides.left"]/2), aligned(u.right, n["besides.right"]/2), aligned(u.blocks, n["besides.blocks"]/4)
 		u.p, u.ds = aligned(u.p, n["besides.p"]/2), aligned(u.ds, n["besides.ds"]/2)
 		sized(&w.spans, n["spans"]/int(unsafe.Sizeof(span{})))
+		x := &w.keys
+		for name, buf := range map[string]*[]float32{"s": &x.s, "ds": &x.ds, "k": &x.k, "v": &x.v, "qCols": &x.qCols, "dyCols": &x.dyCols, "qRows": &x.qRows, "dyRows": &x.dyRows} {
+			sized(buf, n["keys."+name]/4)
+		}
 		for k := range w.strips {
 			grow(&w.strips[k], n[strip(k)]/4)
 		}
@@ -120,6 +124,8 @@ func (s *survey) Gemm(dst tensor.Tensor, _ float32, a tensor.Tensor, ta bool, b 
 	}
 	switch {
 	case min(m, n, k) == 0:
+	case s.b.isThin(dst, a, b, k) && !s.b.isDots(m, a, ta, tb):
+		s.thin(s.b.newThin(dst, 1, a, ta, b, tb, 0))
 	case m > fewRows && s.b.unit.multiplies(partsOf(a.DType), partsOf(b.DType)):
 		s.unit(s.b.newUnit(dst, 1, a, ta, b, tb, 0))
 	case dst.DType == tensor.BF16:
@@ -129,6 +135,40 @@ func (s *survey) Gemm(dst tensor.Tensor, _ float32, a tensor.Tensor, ta bool, b 
 		s.each(m, "buf", 4*cols)
 	case !s.b.isDots(m, a, ta, tb):
 		s.panels(roundUp(min(m, maxM), kern.MR), min(n, maxN), k)
+	}
+}
+
+// thin is a product with a thin side.
+func (s *survey) thin(t thinTask) {
+	kern, size := t.kern, min(t.size, t.long.rows)
+	s.shared.at("gemm.b", 4*t.padded()*t.k)
+	if t.turned {
+		s.each(t.pieces(), "buf", 4*2*size*t.thin.rows)
+	}
+	switch {
+	case t.long.along && t.long.rows%kern.Lanes != 0:
+		s.each(t.pieces(), "b", 4*kern.Lanes*min(t.kc(), t.k))
+	case !t.long.along && t.long.rows%kern.RowStep != 0:
+		s.each(t.pieces(), "a", 4*kern.MR*min(t.kc(), t.k))
+	}
+}
+
+// byKeys is float32 attention key by key: a block of keys at most, and what the backward has beside it.
+func (s *survey) byKeys(pieces int, m *attn, keys int, back bool) {
+	kern, rows := s.b.kern, min(tileQ, m.Tq)
+	block := 4 * padded(kern, min(keys, m.Tk)) * tileQ
+	cols, all := 4*roundUp(rows, kern.NR)*m.D, 4*roundUp(m.D, kern.NR)*rows
+	s.each(pieces, "keys.s", block)
+	s.each(pieces, "keys.qCols", cols)
+	if m.Tk%kern.RowStep != 0 || (m.Tk-m.Tq)%kern.RowStep != 0 {
+		s.each(pieces, "keys.k", 4*padded(kern, min(keys, m.Tk))*m.D)
+		s.each(pieces, "keys.v", 4*padded(kern, min(keys, m.Tk))*m.D)
+	}
+	if back {
+		s.each(pieces, "keys.ds", block)
+		s.each(pieces, "keys.dyCols", cols)
+		s.each(pieces, "keys.qRows", all)
+		s.each(pieces, "keys.dyRows", all)
 	}
 }
 
@@ -211,6 +251,10 @@ func (s *survey) Attention(y, _, _, _, _ tensor.Tensor, m compute.Attn) {
 		return
 	}
 	rows, pieces := min(tileQ, m.Tq), m.B*m.Hq*((m.Tq+tileQ-1)/tileQ)
+	if a := (&attn{Attn: m}); a.byKeys(s.b.kern, y.DType) {
+		s.byKeys(pieces, a, blockKeys, false)
+		return
+	}
 	s.strips(pieces, y, 0, 3, rows*m.D)
 	s.each(pieces, "spans", int(unsafe.Sizeof(span{}))*(m.Tk/tileK+1))
 	s.each(pieces, "buf", 4*tileQ*(m.Tk+1))
@@ -246,6 +290,10 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 	}
 	rows, keys := min(tileQ, m.Tq), min(tileQ, m.Tk)
 	pieces := heads * ((max(m.Tq, m.Tk) + tileQ - 1) / tileQ)
+	if a := (&attn{Attn: m}); a.byKeys(s.b.kern, dq.DType) {
+		s.byKeys(pieces, a, tileQ, true)
+		return
+	}
 	s.strips(pieces, dq, 0, 2, 0)
 	s.each(pieces, "buf", 4*2*rows*keys)
 	s.product(pieces, rows, keys, m.D, dq)

@@ -39,10 +39,20 @@ func (b *Backend) isThin(dst, am, bm tensor.Tensor, k int) bool {
 
 // thin sets dst [m,n] = α·op(a)·op(b) + β·dst.
 func (b *Backend) thin(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
+	b.tasks.thin = b.newThin(dst, alpha, am, ta, bm, tb, beta)
+	t := &b.tasks.thin
+	t.packed = sized(&b.gemm.b, t.padded()*t.k)
+	b.tasks.thinPack = thinPackTask{t}
+	kc := t.kc()
+	b.pool.run(&b.tasks.thinPack, (t.k+kc-1)/kc, grain(kc*t.thin.rows))
+	b.pool.run(t, t.pieces(), grain(t.size*t.thin.rows*t.k/8))
+}
+
+// newThin is a thin product whose thin side is not packed yet.
+func (b *Backend) newThin(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) thinTask {
 	left := side{t: am, along: ta, rows: dst.Rows}
 	right := side{t: bm, along: !tb, rows: dst.Cols}
-	t := &b.tasks.thin
-	*t = thinTask{kern: b.kern, long: left, thin: right, dst: dst, k: left.inner(), alpha: alpha, beta: beta}
+	t := thinTask{kern: b.kern, long: left, thin: right, dst: dst, k: left.inner(), alpha: alpha, beta: beta}
 	if right.rows > left.rows {
 		t.long, t.thin = right, left
 	}
@@ -53,12 +63,10 @@ func (b *Backend) thin(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 		panels := (t.thin.rows + b.kern.MR - 1) / b.kern.MR // of equal width
 		t.thin.width = roundUp((t.thin.rows+panels-1)/panels, b.kern.RowStep)
 	}
-	t.packed = sized(&b.gemm.b, roundUp(t.thin.rows, t.thin.width)*t.k)
-	b.tasks.thinPack = thinPackTask{t}
-	kc := t.kc()
-	b.pool.run(&b.tasks.thinPack, (t.k+kc-1)/kc, grain(kc*t.thin.rows))
-	b.pool.run(t, (t.long.rows+t.size-1)/t.size, grain(t.size*t.thin.rows*t.k/8))
+	return t
 }
+
+func (t *thinTask) pieces() int { return (t.long.rows + t.size - 1) / t.size }
 
 // kc is the number of inner elements of a block.
 func (t *thinTask) kc() int {
