@@ -21,7 +21,8 @@ import (
 	"github.com/splora/splora/nccl"
 )
 
-// ncclRole tells a copy of the test program that it is a rank of a bare communicator: "rank size mode id".
+// ncclRole tells a copy of the test program that it is a rank of a bare communicator: "rank size mode id". Rank 0's id is "new": it
+// makes it, and says it.
 const ncclRole = "SPLORA_TEST_NCCL_RANK"
 
 // bareRank is one rank of a communicator on a GPU, or on the stand-ins of both.
@@ -39,19 +40,16 @@ func TestBeARankOfABareCommunicator(t *testing.T) {
 	if n, _ := fmt.Sscan(os.Getenv(ncclRole), &r.rank, &r.size, &mode, &text); n != 4 {
 		return // only as a child
 	}
-	var id nccl.UniqueId
-	if n, err := hex.Decode(id[:], []byte(text)); n != len(id) || err != nil {
-		t.Fatal(n, err)
+	lib, err := nccl.Open("")
+	if err != nil {
+		t.Fatal("NONE", err)
 	}
+	id := theID(t, lib, text)
 	be, err := openDevice("cuda", true, 1, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer be.Close()
-	lib, err := nccl.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
 	began := time.Now()
 	comm, err := lib.CommInitRankConfig(within(t, time.Minute), r.size, id, r.rank, nccl.Config{})
 	if err != nil {
@@ -71,6 +69,22 @@ func TestBeARankOfABareCommunicator(t *testing.T) {
 	if !t.Failed() {
 		fmt.Println("FINE")
 	}
+}
+
+// theID is the one in text, or a new one, which is said.
+func theID(t *testing.T, lib *nccl.Library, text string) (id nccl.UniqueId) {
+	if text != "new" {
+		if n, err := hex.Decode(id[:], []byte(text)); n != len(id) || err != nil {
+			t.Fatal(n, err)
+		}
+		return id
+	}
+	id, err := lib.GetUniqueId()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("ID %x\n", id[:])
+	return id
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -188,46 +202,65 @@ func (r bareRank) abort() {
 	}
 }
 
-// bare starts the ranks of a communicator whose id this process has made, and gives what they said.
+// said is what a process writes, and a channel that has its first line.
+type said struct {
+	all   bytes.Buffer
+	first chan string
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	n, err := s.all.Write(b)
+	if line, _, whole := strings.Cut(s.all.String(), "\n"); whole && s.first != nil {
+		s.first <- line
+		s.first = nil
+	}
+	return n, err
+}
+
+// bare runs the ranks of a communicator to their end, and gives what they said.
 func bare(t *testing.T, size int, mode string) []string {
 	t.Helper()
-	env, library := gpu(t), ""
-	if cudatest.Driver() {
-		if size > 1 {
-			env, _ = overRealNCCL(t)
-		}
-	} else {
-		library = standInNCCL(t)
-		env = append(env, env[0]+":"+filepath.Dir(library), "HOSTNCCL_TRANSPORT=p2p")
+	env := gpu(t)
+	if !cudatest.Driver() {
+		env = append(env, env[0]+":"+filepath.Dir(standInNCCL(t)), "HOSTNCCL_TRANSPORT=p2p")
+	} else if size > 1 {
+		env, _ = overRealNCCL(t)
 	}
-	lib, err := nccl.Open(library)
-	if err != nil {
-		t.Skip(err)
-	}
-	id, err := lib.GetUniqueId()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, done := make([]bytes.Buffer, size), make(chan error, size)
-	for r := range size {
+	outs, done := make([]said, size), make(chan error, size)
+	run := func(r int, id string) {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestBeARankOfABareCommunicator$")
-		cmd.Env = append(append(os.Environ(), env...), fmt.Sprintf("%s=%d %d %s %x", ncclRole, r, size, mode, id[:]))
-		cmd.Stdout, cmd.Stderr = &out[r], &out[r]
+		cmd.Env = append(append(os.Environ(), env...), fmt.Sprintf("%s=%d %d %s %s", ncclRole, r, size, mode, id))
+		cmd.Stdout, cmd.Stderr = &outs[r], &outs[r]
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		hung := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 		go func() { done <- cmd.Wait(); hung.Stop() }()
 	}
-	var said []string
-	for range size {
+	first := make(chan string, 1)
+	outs[0].first = first
+	run(0, "new")
+	started, id := 1, ""
+	select {
+	case line := <-first:
+		for id, _ = strings.CutPrefix(line, "ID "); started < size && id != line; started++ {
+			run(started, id)
+		}
+	case err := <-done:
+		done <- err
+	}
+	var all []string
+	for range started {
 		<-done
 	}
-	for r := range out {
-		said = append(said, out[r].String())
-		t.Logf("rank %d: %s", r, out[r].String())
+	for r := range started {
+		all = append(all, outs[r].all.String())
+		t.Logf("rank %d: %s", r, strings.ReplaceAll(all[r], id, "…"))
 	}
-	return said
+	if strings.Contains(all[0], "NONE") {
+		t.Skip(all[0])
+	}
+	return all
 }
 
 func TestCollectivesOnTheGPUMoveAndSumWhatTheySay(t *testing.T) {
