@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/splora/splora/nccl"
 	"github.com/splora/splora/nccl/hostnccl"
 )
 
@@ -268,6 +269,24 @@ func TestAMissingNCCLFailsTheJoinBeforeAnythingBegins(t *testing.T) {
 	if _, err := Join(context.Background(), cs[0]); err == nil || !strings.Contains(err.Error(), "negative duration") {
 		t.Error(err)
 	}
+}
+
+func TestNVIDIAsNCCLWithoutAGPUMakesTheIdAndFailsTheJoinInItsOwnWords(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/dev/nvidiactl"); err == nil {
+		t.Skip("this machine has a GPU")
+	}
+	lib, err := nccl.Open(os.Getenv("SPLORA_TEST_NCCL"))
+	if err != nil {
+		t.Skip("NVIDIA's NCCL is not on this machine: ", err)
+	}
+	cs := configs(t, 2)
+	for i := range cs {
+		cs[i].NCCL = &NCCL{Library: lib.Path(), Done: done}
+	}
+	var errs []error
+	within(t, 15*time.Second, func() { _, errs = joinAll(cs) })
+	wantErrors(t, errs, "dist: group aborted: host/", "nccl: ncclCommInitRankConfig: unhandled cuda error", "Cuda failure")
 }
 
 func TestARankWithoutNCCLAmongRanksWithItIsNamed(t *testing.T) {
