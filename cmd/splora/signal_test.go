@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/splora/splora/launch"
 )
 
 // TestASignalStopsAllRanksAtOneStepAndTheSameCommandGoesOn sends each signal to the launcher and to either rank alone.
@@ -95,5 +97,27 @@ func TestARankAloneStopsOnASignalAndGoesOn(t *testing.T) {
 	}
 	if ok(t, args...); len(records(t, w.path("out"))) != 1000 {
 		t.Error("the run did not end with step 1000")
+	}
+}
+
+func TestARankThatWaitsForTheOthersStopsOnASignal(t *testing.T) {
+	w := newWorld(t)
+	alone := launch.Contract{Job: "job", Key: make([]byte, 16), Bind: "127.0.0.1", Generation: 1, Attempt: 1, LocalSize: 1, WorldMin: 2, WorldMax: 2, Seeds: []string{"127.0.0.1:1"}}
+	p := start(t, "splora", alone.Environ(), w.train()...)
+	p.until("weights are kept") // the model is loaded; then it joins
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if o := p.wait(); o.code != exitStopped || !strings.Contains(o.stderr, "before the first step") {
+		t.Errorf("exit code %d\n%s", o.code, o.stderr)
+	}
+}
+
+func TestOneRankUnderALauncherHasItsGeneration(t *testing.T) {
+	w := newWorld(t)
+	one := launch.Contract{Job: "job", Key: make([]byte, 16), Bind: "127.0.0.1", Generation: 7, Attempt: 1, LocalSize: 1, WorldMin: 1, WorldMax: 1}
+	if o := start(t, "splora", one.Environ(), w.train("--max-steps", "1")...).wait(); o.code != exitDone {
+		t.Fatal(o.stderr)
+	}
+	if r := records(t, w.path("out")); len(r) != 1 || r[0].Generation != 7 || r[0].World != 1 {
+		t.Errorf("%+v", r)
 	}
 }

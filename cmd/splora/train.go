@@ -64,12 +64,25 @@ func runRank(c *cobra.Command, cfg train.Config) error {
 	defer r.log.Sync()
 	defer r.close()
 	err = r.run(c)
+	if ctx := c.Context(); err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = stoppedEarly{}
+	}
 	if err != nil && !errors.Is(err, train.ErrStopped) && launched {
 		var lost *dist.Aborted
 		err = errors.Join(err, place.Fail(r.number(), r.reached, err, errors.As(err, &lost) && lost.Unwrap() == nil))
 	}
 	return err
 }
+
+// stoppedEarly ends a rank that a signal stopped before its first step, while it read its rows or looked for the others.
+type stoppedEarly struct{}
+
+func (stoppedEarly) Error() string {
+	return "stopped on a signal before the first step; nothing is lost: run the same command again to go on"
+}
+
+// Is says that it is a stop like any other, with its exit code.
+func (stoppedEarly) Is(target error) bool { return target == train.ErrStopped }
 
 // rank gathers what one rank needs: its model, its rows, its place among the others.
 type rank struct {
@@ -224,10 +237,10 @@ func (r *rank) openRows(ctx context.Context, env *train.Env, f *family.Folder, t
 
 // join finds the other ranks. All must have the same model, rows and settings.
 func (r *rank) join(ctx context.Context, env train.Env, gpu *cuda.Backend) (dist.Group, error) {
-	if r.place.WorldMax == 1 {
+	p := r.place
+	if p.WorldMax == 1 && p.Job == "" { // no launcher
 		return dist.Solo(), nil
 	}
-	p := r.place
 	same := r.Fingerprint()
 	same["model"], same["data"] = env.ModelID, env.DataID
 	if env.Eval != nil {
@@ -241,6 +254,7 @@ func (r *rank) join(ctx context.Context, env train.Env, gpu *cuda.Backend) (dist
 		NCCL: device,
 		Job:  p.Job, Key: p.Key, Bind: p.Bind, GossipPort: p.GossipPort, Seeds: p.Seeds, Generation: p.Generation,
 		NodeRank: p.NodeRank, LocalRank: p.LocalRank, LocalSize: p.LocalSize, WorldMin: p.WorldMin, WorldMax: p.WorldMax,
+		Previous:    train.LastWorld(r.Out, p.Job),
 		Fingerprint: same,
 		Timeout:     time.Duration(r.JoinTimeout) * time.Second,
 		Logger:      structured{r.log.Sugar()},

@@ -224,6 +224,21 @@ func findCheckpoint(resume, out string, warn func(string)) (string, State, error
 	return "", State{}, nil
 }
 
+// LastWorld is the number of ranks with which a job made its newest checkpoint in out; 0 if it made none that this host sees. A part of
+// these ranks that has lost sight of the others must not go on by itself.
+func LastWorld(out, job string) int {
+	steps, err := checkpoints(out)
+	if err != nil || len(steps) == 0 || job == "" {
+		return 0
+	}
+	var s State
+	b, err := os.ReadFile(filepath.Join(checkpointDir(out, steps[len(steps)-1]), stateFile))
+	if err != nil || json.Unmarshal(b, &s) != nil || s.Job != job {
+		return 0
+	}
+	return s.World
+}
+
 // dropOld removes all but the newest keep checkpoints; the one just published is never among the removed.
 func dropOld(out string, keep int) error {
 	steps, err := checkpoints(out)

@@ -250,3 +250,27 @@ func TestReplicasAreComparedBeforeARunIsDone(t *testing.T) {
 		t.Errorf("checkpoints %v were written", steps)
 	}
 }
+
+// The world of a job's last checkpoint is what its next generation must have at least half of.
+func TestTheLastWorldIsThatOfTheJobsOwnNewestCheckpoint(t *testing.T) {
+	j := newJob(t, 2)
+	j.MaxSteps, j.SaveEvery = 2, 1
+	j.env = func(_ int, e *Env) { e.Job = "this" }
+	if err := j.run(t); err != nil {
+		t.Fatal(err)
+	}
+	for job, want := range map[string]int{"this": 2, "another": 0, "": 0} {
+		if got := LastWorld(j.Out, job); got != want {
+			t.Errorf("job %q: %d, want %d", job, got, want)
+		}
+	}
+	if got := LastWorld(filepath.Join(j.Out, "nowhere"), "this"); got != 0 {
+		t.Errorf("of no run: %d", got)
+	}
+	if err := os.WriteFile(filepath.Join(checkpointDir(j.Out, 2), stateFile), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := LastWorld(j.Out, "this"); got != 0 {
+		t.Errorf("of a damaged one: %d", got)
+	}
+}
