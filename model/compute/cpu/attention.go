@@ -55,6 +55,10 @@ func (b *Backend) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
 	want(op, "lse", lse, tensor.F32, m.B*m.Hq, m.Tq)
 	t.lse, t.qt, t.kt, t.vt = lse.Float32(), q, k, v
 	t.tiled = b.tiled(m.Tq, &[5]act{t.q, t.k, t.v})
+	if t.tiled && b.flashOnUnit(q) {
+		b.aheadOnUnit(t)
+		return
+	}
 	n, cost := m.B*m.Hq*m.Tq, 2*m.D*m.Tk
 	if t.tiled {
 		n, cost = m.B*m.Hq*t.tiles(), cost*tileQ
@@ -137,7 +141,7 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tenso
 	t.lse = lse.Float32()
 	t.dyt, t.qt, t.kt, t.vt = dy, q, k, v
 	if b.tiled(m.Tq, &[5]act{t.dy, t.y, t.q, t.k, t.v}) {
-		if b.backsOnUnit(q) {
+		if b.flashOnUnit(q) {
 			b.backwardOnUnit(t)
 		} else {
 			b.backwardByTiles(t)

@@ -76,6 +76,7 @@ type tasks struct {
 
 	flashBack flashBackTask
 	unitBack  unitBackTask
+	unitAhead unitAheadTask
 	loss      lossTask
 	adam      adamTask
 	squares   squaresTask

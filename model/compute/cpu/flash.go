@@ -146,8 +146,7 @@ func (t *finiteTask) do(w *worker, i, j int) {
 	for _, a := range t.list {
 		for i, j := i, min(j, a.len()); i < j; {
 			n := a.step(j - i)
-			x := w.in(0, a, i, n)
-			if s := w.dot(x, x); !(s <= math.MaxFloat32) {
+			if s := w.dotActs(a, i, a, i, n); !(s <= math.MaxFloat32) {
 				t.none.Store(true)
 				return
 			}

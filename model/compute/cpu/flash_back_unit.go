@@ -85,8 +85,8 @@ func (u *unitBackScratch) grow() {
 // unitBackBytes is what grow makes of it.
 const unitBackBytes = 4*2*unitAcross*amx.Block + 2*unitAcross*unitStep*(1+2*unitAcross)
 
-// backsOnUnit reports whether the backward of x goes this way.
-func (b *Backend) backsOnUnit(x tensor.Tensor) bool {
+// flashOnUnit reports whether attention of x goes this way.
+func (b *Backend) flashOnUnit(x tensor.Tensor) bool {
 	return b.kern.FlashBack != nil && b.pool.workers[0].onUnit(x, x)
 }
 
@@ -159,7 +159,7 @@ func (t *unitBackTask) begin(w *worker, n, k int) {
 }
 
 // packRows packs rows of x [rows, D], a panel for 32 of them; what is beyond is 0.
-func (t *unitBackTask) packRows(w *worker, dst []uint16, x tensor.Tensor, rows int, pairs bool) {
+func (t *attn) packRows(w *worker, dst []uint16, x tensor.Tensor, rows int, pairs bool) {
 	s, n := unitSide{side: side{t: x, rows: rows}, parts: 1, pairs: pairs}, t.deep()*unitStep
 	for p := range s.panels() {
 		panel := dst[p*n : (p+1)*n]
@@ -171,7 +171,7 @@ func (t *unitBackTask) packRows(w *worker, dst []uint16, x tensor.Tensor, rows i
 }
 
 // packTurned packs xᵀ, a panel for 32 columns of x; a panel has room for a block of rows.
-func (t *unitBackTask) packTurned(w *worker, dst []uint16, x tensor.Tensor, rows int, pairs bool) {
+func (t *attn) packTurned(w *worker, dst []uint16, x tensor.Tensor, rows int, pairs bool) {
 	s := unitSide{side: side{t: x, along: true, rows: t.D}, parts: 1, pairs: pairs}
 	for p := range s.panels() {
 		panel := dst[p*unitAcross*unitStep : (p+1)*unitAcross*unitStep]
@@ -267,7 +267,7 @@ func (t *unitBackTask) panel(w *worker, n, g, qb, kb, i, end, j0, j1 int) {
 }
 
 // hideBlock sets to −∞ what is hidden of the block of scores of queries [i, end) and 32 keys from j on.
-func (t *unitBackTask) hideBlock(w *worker, s []float32, b, i, end, j int) {
+func (t *attn) hideBlock(w *worker, s []float32, b, i, end, j int) {
 	if last := j + amx.Rows; last <= t.keys(i) {
 		if q, k := t.bounds(b, i, end, j, last); t.open(q, k) {
 			return
@@ -314,6 +314,6 @@ func (t *unitBackTask) end(w *worker, n, k int) {
 }
 
 // store rounds a block, rows of it as far as there are, of panel d of D, to rows of H heads.
-func (t *unitBackTask) store(w *worker, dst []uint16, block []float32, rows, d, H int) {
+func (t *attn) store(w *worker, dst []uint16, block []float32, rows, d, H int) {
 	w.beside.Store16(unsafe.Pointer(&dst[0]), 2*H*t.D, unsafe.Pointer(&block[0]), min(rows, amx.Rows), min(t.D-d*amx.Rows, amx.Rows), 1, 0)
 }

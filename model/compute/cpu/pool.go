@@ -32,7 +32,8 @@ type worker struct {
 	beside  *unit // of the backend
 	besides besideScratch
 
-	unitBack unitBackScratch
+	unitBack  unitBackScratch
+	unitAhead unitAheadScratch
 }
 
 // scratch gives n floats of unspecified content, valid until the worker's next piece.

@@ -30,6 +30,10 @@ func (n need) sum() (all int) {
 	for _, bytes := range n {
 		all += bytes
 	}
+	deep, panels := n["unitAhead.deep"], n["unitAhead.panels"] // not bytes
+	if deep > 0 {
+		all += unitAheadBytes(deep, panels) - deep - panels
+	}
 	return all
 }
 
@@ -95,6 +99,9 @@ func (s *survey) Reserve() {
 		m.asRows, m.asPairs = aligned(m.asRows, n["masked.g"]/4), aligned(m.asPairs, n["masked.g"]/4)
 		if n["unitBack"] > 0 {
 			w.unitBack.grow()
+		}
+		if n["unitAhead.deep"] > 0 {
+			w.unitAhead.grow(n["unitAhead.deep"], n["unitAhead.panels"])
 		}
 		u := &w.besides
 		u.left, u.right, u.blocks = aligned(u.left, n["besides.left"]/2), aligned(u.right, n["besides.right"]/2), aligned(u.blocks, n["besides.blocks"]/4)
@@ -207,6 +214,16 @@ func (s *survey) product(pieces, m, n, k int, x tensor.Tensor) {
 	s.each(pieces, "b", 4*roundUp(n, s.b.kern.NR)*min(k, blockK))
 }
 
+// onUnit is attention's operands as they stand packed.
+func (s *survey) onUnit(sizes unitBackSizes) {
+	for i, n := range sizes.half {
+		s.shared.at(fmt.Sprint("unitBack half ", i), 2*n)
+	}
+	for i, n := range sizes.full {
+		s.shared.at(fmt.Sprint("unitBack full ", i), 4*n)
+	}
+}
+
 // rounded is n weights as an operand beside x.
 func (s *survey) rounded(pieces int, buffer string, n int, x tensor.Tensor) {
 	if s.b.pool.workers[0].onUnit(x, x) {
@@ -250,6 +267,13 @@ func (s *survey) Attention(y, _, _, _, _ tensor.Tensor, m compute.Attn) {
 		s.each(m.B*m.Hq*m.Tq, "buf", 4*m.Tk)
 		return
 	}
+	if s.b.flashOnUnit(y) {
+		a, heads := &attn{Attn: m}, min(unitHeads, m.B*m.Hkv)
+		s.onUnit(a.unitAheadSizes(heads))
+		s.each(heads*a.group()*steps(m.Tq), "unitAhead.deep", a.deep())
+		s.each(heads*a.group()*steps(m.Tq), "unitAhead.panels", steps(m.Tk))
+		return
+	}
 	rows, pieces := min(tileQ, m.Tq), m.B*m.Hq*((m.Tq+tileQ-1)/tileQ)
 	if a := (&attn{Attn: m}); a.byKeys(s.b.kern, y.DType) {
 		s.byKeys(pieces, a, blockKeys, false)
@@ -269,15 +293,9 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 		s.strips(m.B*m.Hkv, dq, 2, 4, m.Tk*m.D)
 		return
 	}
-	if s.b.backsOnUnit(dq) {
+	if s.b.flashOnUnit(dq) {
 		a, heads := &attn{Attn: m}, min(unitHeads, m.B*m.Hkv)
-		sizes := a.unitBackSizes(heads)
-		for i, n := range sizes.half {
-			s.shared.at(fmt.Sprint("unitBack half ", i), 2*n)
-		}
-		for i, n := range sizes.full {
-			s.shared.at(fmt.Sprint("unitBack full ", i), 4*n)
-		}
+		s.onUnit(a.unitBackSizes(heads))
 		s.each(heads*a.unitBlocks(), "unitBack", unitBackBytes)
 		return
 	}

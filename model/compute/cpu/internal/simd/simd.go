@@ -62,6 +62,11 @@ type Kernels struct {
 	MergeHalf [3]func(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)
 	// FlashBack sets p = exp(Scale·s − lse), ds = Scale·p·(dp − δ), rounded; a processor may lack it.
 	FlashBack func(*FlashBack)
+	// FlashMax sets out [32][16] to the maxima of n blocks, by row and lane; FlashExp p = exp(Scale·s − m), rounded, and the sums likewise;
+	// FlashScale multiplies the rows of n blocks by 32 numbers.
+	FlashMax   func(n int, s, out unsafe.Pointer)
+	FlashExp   func(*FlashAhead)
+	FlashScale func(n int, s, by unsafe.Pointer)
 	// Mask sets x_j = kept_j ? x_j : +0 for j < n.
 	Mask     func(n int, x *float32, bits *uint64)
 	MaskBF16 func(n int, x *uint16, bits *uint64)
@@ -149,6 +154,14 @@ type FlashBack struct {
 	DSA, DSB, PB unsafe.Pointer
 	N, Step      int
 	Scale        float32
+}
+
+// FlashAhead are the arguments of the weights of attention's forward: 32 queries against N panels of 32 keys.
+type FlashAhead struct {
+	// S is N blocks of four 16×16 tiles; P becomes N steps of a panel of a, rows the queries; M is 32 numbers, Sums [32][16].
+	S, P, M, Sums unsafe.Pointer
+	N             int
+	Scale         float32
 }
 
 // Names are the instruction sets, best first.

@@ -35,6 +35,7 @@ func For(name string) *Kernels {
 		}
 		if x.HasAVX512BF16 {
 			k.RoundBF16, k.FlashBack = roundBF16512, flashBack512
+			k.FlashMax, k.FlashExp, k.FlashScale = flashMax512, flashExp512, flashScale512
 			k.MergeHalf = [3]func(int, *uint16, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32Half, merge512BF16Half, merge512F16Half}
 		}
 		return k

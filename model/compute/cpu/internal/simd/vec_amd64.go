@@ -230,6 +230,15 @@ func mask512(n int, x *float32, bits *uint64)
 func flashBack512(x *FlashBack)
 
 //go:noescape
+func flashMax512(n int, s, out unsafe.Pointer)
+
+//go:noescape
+func flashExp512(x *FlashAhead)
+
+//go:noescape
+func flashScale512(n int, s, by unsafe.Pointer)
+
+//go:noescape
 func maskBF16512(n int, x *uint16, bits *uint64)
 
 //go:noescape

@@ -83,3 +83,115 @@ func flashBack(a *asm, v isa) {
 	a.f("JNZ block")
 	a.ret()
 }
+
+// flashAhead writes the forward's loops over blocks of four tiles, half a block's rows in as many registers at a time (AVX-512 with bfloat16
+// only):
+//
+//	func flashMax512(n int, s, out unsafe.Pointer)        out [32][16]: the lanes' maxima of each row; NaNs do not count
+//	func flashExp512(x *FlashAhead)                       P = exp(scale·s − m), rounded, a panel of a; the lanes' sums of each row
+//	func flashScale512(n int, s, by unsafe.Pointer)       s *= by of the row
+func flashAhead(a *asm, v isa) {
+	if v.lanes != 16 {
+		return
+	}
+	flashMax(a)
+	flashExp(a, v)
+	flashScale(a)
+}
+
+func flashMax(a *asm) {
+	a.text("flashMax512", 24)
+	a.f("MOVQ out+16(FP), DI")
+	a.f("MOVQ s+8(FP), DX")
+	a.f("MOVQ $2, BX")
+	a.label("half")
+	a.f("MOVQ DX, SI")
+	a.f("MOVQ n+0(FP), CX")
+	for r := range 16 {
+		a.f("VMOVUPS %s, Z%d", constant("negInf"), r)
+	}
+	a.label("block")
+	for r := range 16 {
+		a.f("VMAXPS %d(SI), Z%d, Z%d", 64*r, r, r)
+		a.f("VMAXPS %d(SI), Z%d, Z%d", 64*r+1024, r, r)
+	}
+	a.f("ADDQ $4096, SI")
+	a.f("DECQ CX")
+	a.f("JNZ block")
+	for r := range 16 {
+		a.f("VMOVUPS Z%d, %d(DI)", r, 64*r)
+	}
+	a.f("ADDQ $1024, DI")
+	a.f("ADDQ $2048, DX")
+	a.f("DECQ BX")
+	a.f("JNZ half")
+	a.ret()
+}
+
+func flashExp(a *asm, v isa) {
+	a.text("flashExp512", 8)
+	a.f("MOVQ x+0(FP), AX")
+	for i, r := range []string{"DX", "R8", "R9", "R10", "R11"} { // s, p, m, sums, n
+		a.f("MOVQ %d(AX), %s", 8*i, r)
+	}
+	a.f("VBROADCASTSS 40(AX), Z31")
+	l := &lane{asm: a, isa: v}
+	a.f("MOVQ $2, BX")
+	a.label("half")
+	a.f("MOVQ DX, SI")
+	a.f("MOVQ R8, DI")
+	a.f("MOVQ R11, CX")
+	for r := range 16 {
+		a.f("VXORPS Z%d, Z%d, Z%d", 8+r, 8+r, 8+r)
+	}
+	a.label("block")
+	for r := range 16 {
+		a.f("VBROADCASTSS %d(R9), Z30", 4*r)
+		for c := range 2 {
+			a.f("VMOVUPS %d(SI), Z2", 64*r+1024*c)
+			a.f("VFMSUB213PS Z30, Z31, Z2")
+			l.exp("Z2", v.r(c), "Z3")
+			a.f("VADDPS Z%d, Z%d, Z%d", c, 8+r, 8+r)
+		}
+		a.convert2(1, 0, 4)
+		a.f("VMOVDQU64 Z4, %d(DI)", 64*r)
+	}
+	a.f("ADDQ $4096, SI")
+	a.f("ADDQ $2048, DI")
+	a.f("DECQ CX")
+	a.f("JNZ block")
+	for r := range 16 {
+		a.f("VMOVUPS Z%d, %d(R10)", 8+r, 64*r)
+	}
+	a.f("ADDQ $1024, R10")
+	a.f("ADDQ $64, R9")
+	a.f("ADDQ $2048, DX")
+	a.f("ADDQ $1024, R8")
+	a.f("DECQ BX")
+	a.f("JNZ half")
+	a.ret()
+}
+
+func flashScale(a *asm) {
+	a.text("flashScale512", 24)
+	a.f("MOVQ n+0(FP), CX")
+	a.f("MOVQ s+8(FP), SI")
+	a.label("block")
+	a.f("MOVQ by+16(FP), DI")
+	a.f("MOVQ $2, BX")
+	a.label("half")
+	for r := range 16 {
+		a.f("VBROADCASTSS %d(DI), Z0", 4*r)
+		for c := range 2 {
+			a.f("VMULPS %d(SI), Z0, Z1", 64*r+1024*c)
+			a.f("VMOVUPS Z1, %d(SI)", 64*r+1024*c)
+		}
+	}
+	a.f("ADDQ $2048, SI")
+	a.f("ADDQ $64, DI")
+	a.f("DECQ BX")
+	a.f("JNZ half")
+	a.f("DECQ CX")
+	a.f("JNZ block")
+	a.ret()
+}

@@ -209,7 +209,9 @@ func declarations() string {
 		fmt.Fprintf(a, "\n//go:noescape\nfunc merge512%sHalf(n int, dst *uint16, bits *uint64, values unsafe.Pointer, coef, a *float32, lda, r int)\n", f.name)
 	}
 	a.WriteString("\n//go:noescape\nfunc mask512(n int, x *float32, bits *uint64)\n")
-	a.WriteString("\n//go:noescape\nfunc flashBack512(x *FlashBack)\n")
+	for _, f := range []string{"flashBack512(x *FlashBack)", "flashMax512(n int, s, out unsafe.Pointer)", "flashExp512(x *FlashAhead)", "flashScale512(n int, s, by unsafe.Pointer)"} {
+		a.WriteString("\n//go:noescape\nfunc " + f + "\n")
+	}
 	a.WriteString("\n//go:noescape\nfunc maskBF16512(n int, x *uint16, bits *uint64)\n")
 	a.WriteString("\n//go:noescape\nfunc maskWords256(words int, x *float32, bits *uint64)\n")
 	a.WriteString("\n//go:noescape\nfunc combine256(strips int, dst, coef, a *float32, lda, r int)\n")
