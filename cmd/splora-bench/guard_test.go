@@ -92,7 +92,7 @@ func TestAStepMergesMasksAndMultipliesAsOftenAsTheFormulasNeed(t *testing.T) {
 	for _, method := range []string{"splora", "lora"} {
 		for _, recompute := range []string{"none", "block"} {
 			c := tinyConfig(dir, s)
-			c.Method, c.Recompute = method, recompute
+			c.Method, c.Recompute, c.Memory = method, recompute, "reuse"
 			got := counted(t, c)
 			for op, want := range stepNeeds(s, method, recompute, c.Rank) {
 				g := got[op]

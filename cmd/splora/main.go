@@ -156,7 +156,7 @@ func completeTrain(c *cobra.Command) {
 	complete(c, "schedule", "cosine", "linear", "constant")
 	complete(c, "too-long", "truncate", "split", "error")
 	complete(c, "recompute", "block", "none")
-	complete(c, "memory", "reuse", "fused")
+	complete(c, "memory", "auto", "reuse", "fused")
 	complete(c, "base", "auto", "resident", "streamed")
 	complete(c, "dtype", "float32", "bfloat16")
 	complete(c, "device", "auto", "cpu", "cuda")

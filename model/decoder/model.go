@@ -24,7 +24,8 @@ type Memory uint8
 // Forms of W̃ and G.
 const (
 	MemoryReuse Memory = iota // dense, in the one weight slot
-	MemoryFused               // packed, over the kept weights only, wherever the backend expects that to be faster
+	MemoryFused               // never dense as a whole: as the backend's masked linear has it, wherever it expects that to be faster
+	MemoryAuto                // as MemoryFused on a backend that has a masked linear, else as MemoryReuse
 )
 
 // Options size a model's scratch memory, and choose how it is used.
@@ -115,7 +116,7 @@ func build(dev compute.Device, c Config, w Weights, a *lora.Adapters, o Options)
 		blk := w.Acquire(i)
 		for j := range m.linears[i] {
 			l := a.Linear(blk.Linears[j].Name)
-			l.Kept = o.Memory == MemoryFused
+			l.Kept = o.Memory != MemoryReuse
 			m.linears[i][j] = l
 			if l.Adapted() && m.first >= i {
 				m.first, m.lowest = i, min(m.lowest, stageOf(j))

@@ -40,7 +40,10 @@ func (c *Config) Options(longest int) decoder.Options {
 	if c.Recompute == "none" {
 		o.Recompute = decoder.RecomputeNone
 	}
-	if c.Memory == "fused" {
+	switch c.Memory {
+	case "auto":
+		o.Memory = decoder.MemoryAuto
+	case "fused":
 		o.Memory = decoder.MemoryFused
 	}
 	if c.DType == "bfloat16" {

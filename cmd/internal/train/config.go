@@ -50,7 +50,7 @@ type Config struct {
 	Seed          uint64  `yaml:"seed" resume:"same" help:"seed of adapters, order and dropout"`
 
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
-	Memory    string `yaml:"memory" help:"reuse: each layer is merged, dense, into the one reused weight slot; fused: its products walk the kept weights only, where that is faster"`
+	Memory    string `yaml:"memory" help:"auto: layer by layer what this machine is expected to do fastest; reuse: each layer is merged, dense, into the one reused weight slot; fused: its merged weight and its gradient never stand dense as a whole: they are merged and masked within the products, or the products walk the kept weights only, where that is faster"`
 	DType     string `yaml:"dtype" resume:"same" help:"compute type of activations, merged weights and logits: float32 or bfloat16; sums, adapters and optimizer are float32"`
 	Device    string `yaml:"device" ranks:"own" help:"auto: the NVIDIA GPU that the launcher gave this rank, or the first one, if the program was built for CUDA; else the CPU; cpu; or cuda[:N]"`
 	Base      string `yaml:"base" ranks:"own" help:"a packed model's linears: resident: they stay in memory; streamed: they are read block by block, twice a step; auto: resident if the plan fits in this host's memory"`
@@ -75,7 +75,7 @@ func Defaults() Config {
 		Resume: "auto", Method: "splora", Rank: 16, Alpha: 32, Targets: List{"all-linear"},
 		MicroBatch: 1, Accum: 1, Epochs: 1, LR: 1e-3, Schedule: "cosine",
 		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Clip: 1, Shuffle: true, TooLong: "truncate",
-		Recompute: "block", Memory: "reuse", Base: "auto", DType: "float32", Device: "auto",
+		Recompute: "block", Memory: "auto", Base: "auto", DType: "float32", Device: "auto",
 		KeepLast: 2, ChecksumEvery: 100, LogFormat: "text", Transport: "auto", JoinTimeout: 600,
 	}
 }
@@ -115,7 +115,7 @@ func (c *Config) Validate() error {
 		{!slices.Contains([]string{"truncate", "split", "error"}, c.TooLong), fmt.Sprintf("--too-long %q: truncate, split or error", c.TooLong)},
 		{!slices.Contains([]string{"block", "none"}, c.Recompute), fmt.Sprintf("--recompute %q: block or none", c.Recompute)},
 		{!slices.Contains([]string{"auto", "resident", "streamed"}, c.Base), fmt.Sprintf("--base %q: auto, resident or streamed", c.Base)},
-		{!slices.Contains([]string{"reuse", "fused"}, c.Memory), fmt.Sprintf("--memory %q: reuse or fused", c.Memory)},
+		{!slices.Contains([]string{"auto", "reuse", "fused"}, c.Memory), fmt.Sprintf("--memory %q: auto, reuse or fused", c.Memory)},
 		{!slices.Contains([]string{"float32", "bfloat16"}, c.DType), fmt.Sprintf("--dtype %q: float32 or bfloat16 (the base keeps the type it is stored in)", c.DType)},
 		{c.Threads < 0, fmt.Sprintf("--threads %d: at least 0", c.Threads)},
 		{min(c.EvalEvery, c.SaveEvery, c.KeepLast, c.Patience, c.ChecksumEvery) < 0, "--eval-every, --save-every, --keep-last, --patience, --checksum-every: at least 0"},

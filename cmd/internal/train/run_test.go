@@ -57,17 +57,20 @@ func TestAnyNumberOfRanksTrainsAsOneRankWithTheSameGlobalBatch(t *testing.T) {
 	}
 }
 
-func TestFusedWalksTheKeptWeightsAndTrainsAsReuseDoes(t *testing.T) {
-	reuse, fused := newJob(t, 1), newJob(t, 2)
+func TestFusedAndAutoWalkTheKeptWeightsAndTrainAsReuseDoes(t *testing.T) {
+	reuse, fused, auto := newJob(t, 1), newJob(t, 2), newJob(t, 2)
+	reuse.Memory = "reuse"
 	fused.Memory, fused.rows = "fused", reuse.rows
+	auto.rows = reuse.rows
+	mustRun(t, auto)
 	mustRun(t, reuse)
 	mustRun(t, fused)
 	// As between numbers of ranks: float32 sums in another order, through 8 steps of AdamW.
 	if d := apart(adapter(t, fused.Out), adapter(t, reuse.Out)); !(d <= 1e-4) {
 		t.Errorf("adapters differ by %g", d)
 	}
-	if r, f := reuse.walks.Load(), fused.walks.Load(); r != 0 || f == 0 {
-		t.Errorf("reuse walked %d linears, fused %d", r, f)
+	if r, f, a := reuse.walks.Load(), fused.walks.Load(), auto.walks.Load(); r != 0 || f == 0 || a != f {
+		t.Errorf("reuse walked %d linears, fused %d, auto %d", r, f, a)
 	}
 	if err := (&job{Config: func() Config { c := fused.Config; c.Memory = "less"; return c }()}).Validate(); err == nil || !IsUsage(err) {
 		t.Errorf("--memory less: %v", err)
