@@ -209,10 +209,10 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 				c = w.unit.blocks[(m-m0)*(f1-f0)*amx.Block:][:len(c)]
 			}
 			panel := t.panel(w, m, k0, kc)
-			if m+1 < m1 {
-				t.expect(&w.unit.strip, panel, m+1, k0, kc)
+			if next := (m/t.together + 1) * t.together; next < m1 {
+				t.expect(&w.unit.strip, panel, m, next, k0, kc)
 			} else {
-				t.expect(&w.unit.strip, panel, m0, k0+kc, kc)
+				t.expect(&w.unit.strip, panel, m, m0, k0+kc, kc)
 			}
 			t.multiply(w, c, panel, f0, f1, m, k0, kc)
 			if k0+kc == t.k {
@@ -254,11 +254,12 @@ func (t *unitTask) multiply(w *worker, c []float32, panel []uint16, f0, f1, m, k
 	t.strips(w, c[(last-f0)*amx.Block:], panel, last, f1, m, k0, kc, 1)
 }
 
-// expect has moving panel m of the block at k0 fetched: two rows of it, or of k, at a time. Else it names the panel that is there.
-func (t *unitTask) expect(s *amx.Strip, panel []uint16, m, k0, kc int) {
+// expect has moving panel m of the block at k0 fetched: two rows of it, or of k, at a time. Else it names the panel now.
+func (t *unitTask) expect(s *amx.Strip, panel []uint16, now, m, k0, kc int) {
 	s.Next, s.Apart, s.PerStep, s.PerPanel = unsafe.Pointer(&panel[0]), 0, 0, 0
 	x := &t.moving
 	if t.merge != nil {
+		t.merge.expect(s, now, m, k0, kc)
 		return
 	}
 	row, at := x.t.Cols*x.t.DType.Size(), m*amx.Rows*x.t.Cols+k0
@@ -315,7 +316,7 @@ func (t *unitTask) store(c []float32, f0, f1, m int) {
 func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) unitTask {
 	left := unitSide{side: side{t: am, along: ta, rows: dst.Rows}, parts: partsOf(am.DType)}
 	right := unitSide{side: side{t: bm, along: !tb, rows: dst.Cols}, parts: partsOf(bm.DType), pairs: true}
-	t := unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK}
+	t := unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK, together: 1}
 	if left.parts+right.parts > 2 {
 		t.kc = unitK3
 	}

@@ -19,8 +19,12 @@ import (
 //
 // With bfloat16 activations W̃ and G are rounded to bfloat16 once, as they are in the slot, and so are A and B where they meet G.
 
-// mergeCols are the inputs merged at a time on the way to dx: as many as the packed weight has its own starts for.
-const mergeCols = sparse.Block / amx.Rows // panels
+// mergeCols are the inputs merged at a time, in panels or steps: as many as the packed weight has its own starts for. panelGap keeps panels that
+// are written in turns out of each other's way: apart by a power of two they would share a few places of the first cache.
+const (
+	mergeCols = sparse.Block / amx.Rows
+	panelGap  = 96
+)
 
 // maskedBuffers are scratch memory; they grow to what the largest layer needs and stay.
 type maskedBuffers struct {
@@ -99,7 +103,7 @@ func (g *merger) sum(w *worker, p, q, n int) unsafe.Pointer {
 	if g.r == 0 {
 		return nil
 	}
-	w.masked.sums = aligned(w.masked.sums, max(unitK/amx.Rows, mergeCols)*amx.Block)
+	w.masked.sums = aligned(w.masked.sums, mergeCols*amx.Block)
 	s, c := &w.unit.strip, unsafe.Pointer(&w.masked.sums[0])
 	a, b := g.b.at(p, 0, g.r), g.a.at(q, 0, g.r)
 	*s = amx.Strip{N: n, K: steps(g.r), A: unsafe.Pointer(&a[0]), B: unsafe.Pointer(&b[0]), BStep: 2 * len(b), C: c, Next: unsafe.Pointer(&a[0])}
@@ -136,17 +140,21 @@ func (g *merger) panels(w *worker, dst []uint16, p, n, k0, kc int) {
 		g.down(w, dst, p, n, k0, kc)
 		return
 	}
-	c, f := g.sum(w, p, k0/amx.Rows, steps(kc)), g.u.Row[format(g.w.Values.DType)][g.parts/2]
-	for i := range min(amx.Rows, g.w.Out-p*amx.Rows) {
-		row := p*amx.Rows + i
-		f(unsafe.Pointer(&dst[i*amx.Rows]), rowOf(c, i), g.bitsAt(row, k0), g.valuesAt(row, k0), steps(kc))
+	f, step := g.u.Row[format(g.w.Values.DType)][g.parts/2], g.parts*amx.Part/2
+	for s := 0; s < steps(kc); s += mergeCols { // their sums stay in the first cache
+		n, k := min(mergeCols, steps(kc)-s), k0+s*amx.Rows
+		c := g.sum(w, p, k/amx.Rows, n)
+		for i := range min(amx.Rows, g.w.Out-p*amx.Rows) {
+			row := p*amx.Rows + i
+			f(unsafe.Pointer(&dst[s*step+i*amx.Rows]), rowOf(c, i), g.bitsAt(row, k), g.valuesAt(row, k), n)
+		}
 	}
 	g.u.Turn(unsafe.Pointer(&dst[0]), 2*g.parts*steps(kc))
 }
 
 // down sets panels of columns, a pair of rows at a time.
 func (g *merger) down(w *worker, dst []uint16, p, n, k0, kc int) {
-	f, size := g.u.Pair[format(g.w.Values.DType)][g.parts/2], steps(kc)*g.parts*amx.Part
+	f, size := g.u.Pair[format(g.w.Values.DType)][g.parts/2], steps(kc)*g.parts*amx.Part+2*panelGap
 	words, values := &w.masked.words, &w.masked.values
 	for step := range steps(kc) {
 		c := g.sum(w, k0/amx.Rows+step, p, n)
@@ -197,12 +205,32 @@ func (b *Backend) newMasked(y, x tensor.Tensor, w *sparse.Weight, beta float32, 
 	return t
 }
 
+// expect has values fetched of which the panels from m on are made, for elements from k0 on, while panel now is multiplied.
+func (g *merger) expect(s *amx.Strip, now, m, k0, kc int) {
+	size := g.w.Values.DType.Size()
+	row := int(g.w.Density()*float64(g.w.In)) * size
+	if g.columns { // a line in two: the processor fetches pairs of them
+		if k0 += now % mergeCols * kc / mergeCols; k0 < g.w.Out {
+			if at := g.valuesAt(k0, m*amx.Rows); at != nil {
+				s.Next, s.Apart, s.PerStep = at, 128, row
+			}
+		}
+		return
+	}
+	if k0 < g.w.In {
+		if at := g.valuesAt(m*amx.Rows, k0); at != nil {
+			part := int(g.w.Density()*amx.Rows) * size
+			s.Next, s.Apart, s.PerStep, s.PerPanel = at, row, part, 2*row-steps(kc)*part
+		}
+	}
+}
+
 // merged is moving panel m of a masked weight; together panels are made at a time.
 func (t *unitTask) merged(w *worker, m, k0, kc int) []uint16 {
 	n := t.moving.size(kc)
-	w.unit.panel = aligned(w.unit.panel, t.together*n)
+	w.unit.panel = aligned(w.unit.panel, t.together*(n+panelGap))
 	if m%t.together == 0 {
 		t.merge.panels(w, w.unit.panel, m, min(t.together, t.moving.panels()-m), k0, kc)
 	}
-	return w.unit.panel[m%t.together*n:][:n]
+	return w.unit.panel[m%t.together*(n+panelGap):][:n]
 }

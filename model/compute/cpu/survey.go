@@ -387,14 +387,14 @@ func (s *survey) masked(y, x tensor.Tensor, w *sparse.Weight, a tensor.Tensor, c
 		rows *= min(t.group, t.moving.panels())
 	}
 	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*t.fixed.panels())
-	s.each(t.pieces(), "unit.panel", 2*t.together*t.moving.size(min(t.k, t.kc)))
+	s.each(t.pieces(), "unit.panel", 2*t.together*(t.moving.size(min(t.k, t.kc))+panelGap))
 	s.each(t.pieces(), "unit.blocks", 4*rows*amx.Block)
 	s.shared.at("masked.none", 8*mergeCols/2)
 	if r > 0 {
 		s.shared.at("masked.scaled", 4*w.Out*r)
 		s.shared.at("masked.b", panelBytes(w.Out, r, 3))
 		s.shared.at("masked.a", panelBytes(w.In, r, 3))
-		s.each(t.pieces(), "masked.sums", 4*max(unitK/amx.Rows, mergeCols)*amx.Block)
+		s.each(t.pieces(), "masked.sums", 4*mergeCols*amx.Block)
 	}
 }
 
