@@ -1,23 +1,28 @@
 package cpu
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/splora/splora/model/compute/cpu/internal/amx"
 	"github.com/splora/splora/model/tensor"
 )
 
-// Products on a unit for bfloat16: tiles (amx), or pairs in vector registers (avx512 where it has them). One side is packed beforehand,
+// Products on a unit for bfloat16: tiles (amx), or pairs in vector registers (avx512bf16). One side is packed beforehand,
 // the other panel by panel by the thread that multiplies it: a panel then goes from memory to the first cache once, and is not written
 // back. Sums run in k, block by block, in blocks that stay in the second cache, and dst is written once, rounded there and only there.
 //
 // A float32 has three parts, and a product of two of them is as accurate as float32 multiply-adds (see package amx), but for numbers
 // below 2⁻¹⁰⁸, and it does not tell Inf from NaN.
 const (
-	unitK      = 512 // inner elements of a block
-	unitK3     = 128 // with float32
-	unitPanels = 16  // panels of a block of the side packed beforehand, and the most of the other side
+	unitK      = 512  // inner elements of a block
+	unitK3     = 128  // with float32
+	unitSpan   = 1024 // of a sum in float32: each step rounds six times, a longer one would lose more than multiply-adds do
+	unitPanels = 16   // panels of a block of the side packed beforehand, and the most of the other side
 )
+
+// leastK is the number of inner elements from which products of float32 are faster on tiles.
+const leastK = 48
 
 // unit is what multiplies bfloat16; without Kernels there is none.
 type unit struct {
@@ -38,10 +43,16 @@ func unitFor(isa string) unit {
 	switch isa {
 	case "amx":
 		return unit{amx.Tiles(), amx.Pack(), amx.Mask()}
-	case "avx512":
+	case "avx512bf16":
 		return unit{Kernels: amx.Pairs(), Packing: amx.Pack()}
 	}
 	return unit{}
+}
+
+// takes reports whether the unit is to multiply operands of the given types, k inner elements long.
+func (u unit) takes(a, b tensor.DType, k int) bool {
+	pa, pb := partsOf(a), partsOf(b)
+	return k > 0 && u.multiplies(pa, pb) && (pa*pb < 9 || k >= leastK)
 }
 
 // multiplies reports whether the unit has products of operands of so many parts.
@@ -174,6 +185,7 @@ type unitTask struct {
 	alpha, beta   float32
 	fixed, moving unitSide
 	k, kc, group  int
+	span          int // sums of so many inner elements go to dst, which they are added to
 
 	// Of a masked linear: what makes the moving panels, together at a time, and what takes the blocks instead of dst.
 	merge    *merger
@@ -215,20 +227,23 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 				t.expect(&w.unit.strip, panel, m, m0, k0+kc, kc)
 			}
 			t.multiply(w, c, panel, f0, f1, m, k0, kc)
-			if k0+kc == t.k {
-				t.finish(w, c, f0, f1, m, m == m0, m == m1-1)
+			if k0+kc == t.k || (k0+kc)%t.span == 0 {
+				t.finish(w, c, f0, f1, m, k0, m0, m1)
 			}
 		}
 	}
 }
 
-// finish takes the blocks of fixed panels [f0, f1) by moving panel m, the piece's first or last.
-func (t *unitTask) finish(w *worker, c []float32, f0, f1, m int, first, last bool) {
-	if t.reduce != nil {
-		t.reduce.take(w, c, f0, f1, m, first, last)
-		return
+// finish takes the blocks of fixed panels [f0, f1) by moving panel m, of a piece's [m0, m1), whose sums end with the block at k0.
+func (t *unitTask) finish(w *worker, c []float32, f0, f1, m, k0, m0, m1 int) {
+	switch {
+	case t.reduce != nil:
+		t.reduce.take(w, c, f0, f1, m, m == m0, m == m1-1)
+	case k0 < t.span:
+		t.store(c, f0, f1, m, t.beta)
+	default:
+		t.store(c, f0, f1, m, 1)
 	}
-	t.store(c, f0, f1, m)
 }
 
 // panel is moving panel m, packed.
@@ -244,7 +259,7 @@ func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
 	return w.unit.panel
 }
 
-// multiply adds to the blocks c, or sets them with k0 = 0, the products of panel, which is moving panel m, and fixed panels [f0, f1).
+// multiply adds to the blocks c, or sets them where a sum begins, the products of panel, which is moving panel m, and fixed panels [f0, f1).
 func (t *unitTask) multiply(w *worker, c []float32, panel []uint16, f0, f1, m, k0, kc int) {
 	last := f1
 	if t.fixed.rowsAt(f1-1) <= amx.Rows/2 {
@@ -285,7 +300,7 @@ func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0,
 	}
 	fixed, step := unsafe.Pointer(&t.fixed.at(f0, k0, kc)[0]), 2*t.fixed.size(kc)
 	s := &w.unit.strip
-	s.N, s.K, s.C, s.Add = f1-f0, steps(kc), unsafe.Pointer(&c[0]), k0
+	s.N, s.K, s.C, s.Add = f1-f0, steps(kc), unsafe.Pointer(&c[0]), k0%t.span
 	moves, pa, pb, ha, hb := 0, t.fixed.parts, t.moving.parts, halves, (t.moving.rowsAt(m)+amx.Rows/2-1)/(amx.Rows/2)
 	if t.fixed.pairs {
 		moves, pa, pb, ha, hb = 1, pb, pa, hb, ha
@@ -296,8 +311,8 @@ func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0,
 	t.u.Strip[pa/2][pb/2][moves][hb-1+2*(ha-1)](s)
 }
 
-// store writes the blocks of fixed panels [f0, f1) by moving panel m to dst.
-func (t *unitTask) store(c []float32, f0, f1, m int) {
+// store sets α·blocks + β·dst of fixed panels [f0, f1) by moving panel m.
+func (t *unitTask) store(c []float32, f0, f1, m int, beta float32) {
 	put := t.u.Store32
 	if t.dst.DType == tensor.BF16 {
 		put = t.u.Store16
@@ -308,7 +323,7 @@ func (t *unitTask) store(c []float32, f0, f1, m int) {
 			i, j, rows, cols = m, f, cols, rows
 		}
 		dst := element(t.dst, i*amx.Rows*t.dst.Cols+j*amx.Rows)
-		put(dst, t.dst.Cols*t.dst.DType.Size(), unsafe.Pointer(&c[(f-f0)*amx.Block]), rows, cols, t.alpha, t.beta)
+		put(dst, t.dst.Cols*t.dst.DType.Size(), unsafe.Pointer(&c[(f-f0)*amx.Block]), rows, cols, t.alpha, beta)
 	}
 }
 
@@ -316,9 +331,12 @@ func (t *unitTask) store(c []float32, f0, f1, m int) {
 func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) unitTask {
 	left := unitSide{side: side{t: am, along: ta, rows: dst.Rows}, parts: partsOf(am.DType)}
 	right := unitSide{side: side{t: bm, along: !tb, rows: dst.Cols}, parts: partsOf(bm.DType), pairs: true}
-	t := unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK, together: 1}
+	t := unitTask{u: &b.unit, dst: dst, alpha: alpha, beta: beta, fixed: left, moving: right, k: left.inner(), kc: unitK, span: math.MaxInt, together: 1}
 	if left.parts+right.parts > 2 {
 		t.kc = unitK3
+	}
+	if left.parts == 3 && right.parts == 3 && dst.DType == tensor.F32 {
+		t.span = unitSpan
 	}
 	if right.rows < left.rows {
 		t.fixed, t.moving = right, left

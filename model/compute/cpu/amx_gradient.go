@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/splora/splora/model/compute/cpu/internal/amx"
@@ -38,7 +39,7 @@ func (b *Backend) unitAdapter(da, db, dy, x tensor.Tensor, w *sparse.Weight, bm,
 // newGradient is the task of dyᵀ·x, nothing packed; its pieces depend on the shape alone, for their sums are added up.
 func (b *Backend) newGradient(dy, x tensor.Tensor) unitTask {
 	parts := partsOf(x.DType)
-	t := unitTask{u: &b.unit, k: x.Rows, kc: unitK, group: unitPanels, together: 1}
+	t := unitTask{u: &b.unit, k: x.Rows, kc: unitK, span: math.MaxInt, group: unitPanels, together: 1}
 	t.fixed = unitSide{side: side{t: dy, along: true, rows: dy.Cols}, parts: parts}
 	t.moving = unitSide{side: side{t: x, along: true, rows: x.Cols}, parts: parts, pairs: true}
 	if parts > 1 {

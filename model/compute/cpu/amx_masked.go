@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"unsafe"
 
@@ -191,11 +192,11 @@ func (b *Backend) newMasked(y, x tensor.Tensor, w *sparse.Weight, beta float32, 
 	if columns {
 		n = w.In
 	}
-	t := unitTask{u: &b.unit, dst: y, alpha: 1, beta: beta, k: x.Cols, kc: unitK}
+	t := unitTask{u: &b.unit, dst: y, alpha: 1, beta: beta, k: x.Cols, kc: unitK, span: math.MaxInt}
 	t.fixed = unitSide{side: side{t: x, rows: x.Rows}, parts: partsOf(x.DType)}
 	t.moving = unitSide{side: side{rows: n}, parts: t.fixed.parts, pairs: true}
 	if t.fixed.parts > 1 {
-		t.kc = unitK3
+		t.kc, t.span = unitK3, unitSpan
 	}
 	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))
 	t.together = 1

@@ -92,7 +92,7 @@ func BenchmarkUnitParts(b *testing.B) {
 		b.Run(fmt.Sprintf("store/%s (as if of k=%d)", dt, kc), func(b *testing.B) {
 			measure(b, 1, 16*2*512*32*float64(kc), func() {
 				for m := range 16 {
-					t.store(blocks, 0, 16, m)
+					t.store(blocks, 0, 16, m, 0)
 				}
 			})
 		})

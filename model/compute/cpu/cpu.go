@@ -10,6 +10,7 @@ package cpu
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/splora/splora/model/compute"
@@ -22,7 +23,7 @@ import (
 type Config struct {
 	// Threads is the number of threads; 0 means runtime.GOMAXPROCS(0).
 	Threads int
-	// ISA is "go", "avx2", "avx512" or "amx" (avx512, and tiles for products); "" means the best that this machine has. ISAs lists them.
+	// ISA is "go", "avx2", "avx512", or avx512 with a unit for products of bfloat16: "avx512bf16" (pairs) or "amx" (tiles); "" means the best that this machine has. ISAs lists them.
 	ISA string
 }
 
@@ -108,16 +109,25 @@ func New(c Config) *Backend {
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.
 func ISAs() []string {
-	var have []string
-	if simd.For("avx512") != nil && amx.Tiles() != nil {
-		have = append(have, "amx")
+	names := []string{"amx", "avx512bf16", "avx512", "avx2"}
+	if !amx.PairsPay() {
+		names = []string{"amx", "avx512", "avx512bf16", "avx2"}
 	}
-	for _, name := range simd.Names() {
-		if simd.For(name) != nil {
+	var have []string
+	for _, name := range names {
+		if u := unitFor(name); simd.For(vectorsOf(name)) != nil && (u.Kernels != nil || vectorsOf(name) == name) {
 			have = append(have, name)
 		}
 	}
 	return append(have, "go")
+}
+
+// vectorsOf is the instruction set of an ISA's vector kernels.
+func vectorsOf(isa string) string {
+	if isa == "amx" || isa == "avx512bf16" {
+		return "avx512"
+	}
+	return isa
 }
 
 func kernels(isa string) *simd.Kernels {
@@ -127,14 +137,10 @@ func kernels(isa string) *simd.Kernels {
 	if isa == "go" {
 		return loops()
 	}
-	vectors := isa
-	if isa == "amx" && amx.Tiles() != nil {
-		vectors = "avx512"
-	}
-	k := simd.For(vectors)
-	if k == nil {
+	if !slices.Contains(ISAs(), isa) {
 		panic(fmt.Sprintf("cpu: instruction set %q, this machine has %v", isa, ISAs()))
 	}
+	k := simd.For(vectorsOf(isa))
 	k.Name = isa
 	return k
 }

@@ -51,8 +51,12 @@ func (b *Backend) Gemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bo
 		b.thin(dst, alpha, am, ta, bm, tb, beta)
 		return
 	}
-	if k > 0 && m > fewRows && b.unit.multiplies(partsOf(am.DType), partsOf(bm.DType)) {
+	if m > fewRows && b.unit.takes(am.DType, bm.DType, k) {
 		b.unitGemm(dst, alpha, am, ta, bm, tb, beta)
+		return
+	}
+	if b.isHalfDots(dst, am, ta, tb) {
+		b.halfDots(dst, alpha, am, bm, beta)
 		return
 	}
 	if dst.DType == tensor.BF16 {

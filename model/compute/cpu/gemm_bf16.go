@@ -50,3 +50,28 @@ func (t *roundTask) do(w *worker, i, end int) {
 		w.narrow(t.dst, at, row)
 	}
 }
+
+// isHalfDots reports whether a product with bfloat16 goes by dot products.
+func (b *Backend) isHalfDots(dst, a tensor.Tensor, ta, tb bool) bool {
+	half := dst.DType == tensor.BF16 || a.DType == tensor.BF16
+	a.DType = tensor.F32
+	return half && a.Cols > 0 && b.isDots(dst.Rows, a, ta, tb)
+}
+
+// halfDots sets dst = α·a·bᵀ + β·dst by dot products, for dst or a of bfloat16: a is widened, and dst rounded.
+func (b *Backend) halfDots(dst tensor.Tensor, alpha float32, am, bm tensor.Tensor, beta float32) {
+	if am.DType != tensor.F32 {
+		b.gemm.a = sized(&b.gemm.a, am.Len())
+		wide := tensor.Of(b.gemm.a[:am.Len()]).Reshape(am.Rows, am.Cols)
+		b.Copy(wide, am)
+		am = wide
+	}
+	if dst.DType == tensor.F32 {
+		b.dots(dst, alpha, am, bm, beta)
+		return
+	}
+	grow(&b.gemm.c, dst.Len())
+	b.dots(tensor.Of(b.gemm.c[:dst.Len()]).Reshape(dst.Rows, dst.Cols), alpha, am, bm, 0)
+	b.tasks.round = roundTask{dst: dst, n: dst.Cols, c: b.gemm.c, beta: beta}
+	b.pool.run(&b.tasks.round, dst.Rows, 1)
+}

@@ -133,8 +133,16 @@ func (s *survey) Gemm(dst tensor.Tensor, _ float32, a tensor.Tensor, ta bool, b 
 	case min(m, n, k) == 0:
 	case s.b.isThin(dst, a, b, k) && !s.b.isDots(m, a, ta, tb):
 		s.thin(s.b.newThin(dst, 1, a, ta, b, tb, 0))
-	case m > fewRows && s.b.unit.multiplies(partsOf(a.DType), partsOf(b.DType)):
+	case m > fewRows && s.b.unit.takes(a.DType, b.DType, k):
 		s.unit(s.b.newUnit(dst, 1, a, ta, b, tb, 0))
+	case s.b.isHalfDots(dst, a, ta, tb):
+		if a.DType != tensor.F32 {
+			s.shared.at("gemm.a", 4*a.Len())
+		}
+		if dst.DType != tensor.F32 {
+			s.shared.at("gemm.c", 4*dst.Len())
+			s.each(m, "buf", 4*n)
+		}
 	case dst.DType == tensor.BF16:
 		rows, cols := min(m, roundedRows), min(n, maxN)
 		s.panels(rows, cols, k)

@@ -20,6 +20,10 @@ func Pairs() *Kernels {
 	return k
 }
 
+// PairsPay reports whether Pairs are faster than multiply-adds of float32. A processor that has tiles, too, takes several turns for each: there
+// they reach two thirds of those.
+func PairsPay() bool { return !cpu.X86.HasAMXTile }
+
 // Tiles are the kernels of a processor with a unit for tiles, which the operating system lets this process use; nil otherwise.
 func Tiles() *Kernels {
 	x := &cpu.X86

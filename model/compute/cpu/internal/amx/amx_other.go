@@ -5,6 +5,9 @@ package amx
 // Pairs, Tiles, Pack and Mask have kernels for amd64 only.
 func Pairs() *Kernels { return nil }
 
+// PairsPay is false.
+func PairsPay() bool { return false }
+
 // Tiles gives nil.
 func Tiles() *Kernels { return nil }
 
