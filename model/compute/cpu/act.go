@@ -85,12 +85,12 @@ func (w *worker) put(a act, i int, made []float32) {
 	}
 }
 
-// dotActs is Σ x·y over n elements, x from i on and y from j on; they may use lines 4 and 5.
+// dotActs is Σ x·y over n elements, x from i on and y from j on; they may use lines 0 and 1.
 func (w *worker) dotActs(x act, i int, y act, j, n int) float32 {
 	if x.half() && w.DotHalf != nil && n > 0 {
 		return w.DotHalf(n, unsafe.Pointer(&x.h[i : i+n][0]), unsafe.Pointer(&y.h[j : j+n][0]))
 	}
-	return w.dot(w.in(4, x, i, n), w.in(5, y, j, n))
+	return w.dot(w.in(0, x, i, n), w.in(1, y, j, n))
 }
 
 // zero sets elements [i, i+n) to +0.

@@ -170,10 +170,6 @@ func from(x tensor.Tensor, i int) tensor.Tensor {
 
 // product sets c [m,n] = α·op(a)·op(b) + β·c on one thread.
 func (w *worker) product(c []float32, ldc, m, n, k int, alpha float32, a tensor.Tensor, ta bool, b tensor.Tensor, tb bool, beta float32) {
-	if w.onUnit(a, b) {
-		w.unitProduct(c, ldc, m, n, k, alpha, a, ta, b, tb, beta)
-		return
-	}
 	kern := w.Kernels
 	grow(&w.a, roundUp(m, kern.MR)*min(k, blockK))
 	grow(&w.b, roundUp(n, kern.NR)*min(k, blockK))
@@ -213,9 +209,8 @@ func (t *attnTask) tile(w *worker, b, h, i0, i1 int) {
 	}
 	at, kv, beta := 0, h*t.Hkv/t.Hq, float32(0)
 	y, ld := t.outRows(w, t.y, b, i0, h, i1-i0)
-	weights := w.rounded(&w.besides.p, s[:(i1-i0)*n], n, t.vt)
 	for _, p := range list {
-		w.product(y, ld, i1-i0, t.D, p.n, 1, from(weights, at), false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
+		w.product(y, ld, i1-i0, t.D, p.n, 1, matrix(s[at:], n), false, t.from(t.vt, b, p.key, t.Tk, kv, t.Hkv), false, beta)
 		at, beta = at+p.n, 1
 	}
 	for i := i0; i < i1; i++ {

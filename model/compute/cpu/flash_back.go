@@ -162,10 +162,9 @@ func (t *flashBackTask) pair(w *worker, n, i0, i1, j0, j1 int) {
 		for i := i0; i < i1; i++ {
 			t.weights(w, p[(i-i0)*keys:][:keys], ds[(i-i0)*keys:][:keys], b, h, i, j0, mixed)
 		}
-		pm, dsm := w.rounded(&w.besides.p, p, keys, k), w.rounded(&w.besides.ds, ds, keys, k)
-		w.product(dq.v[i0*dq.ld:], dq.ld, rows, t.D, keys, 1, dsm, false, k, false, 1)
-		w.product(dk.v[j0*dk.ld:], dk.ld, keys, t.D, rows, 1, dsm, true, q, false, 1)
-		w.product(dv.v[j0*dv.ld:], dv.ld, keys, t.D, rows, 1, pm, true, dy, false, 1)
+		w.product(dq.v[i0*dq.ld:], dq.ld, rows, t.D, keys, 1, matrix(ds, keys), false, k, false, 1)
+		w.product(dk.v[j0*dk.ld:], dk.ld, keys, t.D, rows, 1, matrix(ds, keys), true, q, false, 1)
+		w.product(dv.v[j0*dv.ld:], dv.ld, keys, t.D, rows, 1, matrix(p, keys), true, dy, false, 1)
 	}
 }
 

@@ -87,7 +87,7 @@ const unitBackBytes = 4*2*unitAcross*amx.Block + 2*unitAcross*unitStep*(1+2*unit
 
 // flashOnUnit reports whether attention of x goes this way.
 func (b *Backend) flashOnUnit(x tensor.Tensor) bool {
-	return b.kern.FlashBack != nil && b.pool.workers[0].onUnit(x, x)
+	return x.DType == tensor.BF16 && b.kern.FlashBack != nil && b.unit.multiplies(1, 1)
 }
 
 func (b *Backend) backwardOnUnit(a attnBack) {

@@ -29,9 +29,7 @@ type worker struct {
 	unit   unitScratch
 	masked maskedScratch
 
-	beside  *unit // of the backend
-	besides besideScratch
-
+	beside    *unit // of the backend
 	unitBack  unitBackScratch
 	unitAhead unitAheadScratch
 }

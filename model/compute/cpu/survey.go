@@ -103,9 +103,6 @@ func (s *survey) Reserve() {
 		if n["unitAhead.deep"] > 0 {
 			w.unitAhead.grow(n["unitAhead.deep"], n["unitAhead.panels"])
 		}
-		u := &w.besides
-		u.left, u.right, u.blocks = aligned(u.left, n["besides.left"]/2), aligned(u.right, n["besides.right"]/2), aligned(u.blocks, n["besides.blocks"]/4)
-		u.p, u.ds = aligned(u.p, n["besides.p"]/2), aligned(u.ds, n["besides.ds"]/2)
 		sized(&w.spans, n["spans"]/int(unsafe.Sizeof(span{})))
 		x := &w.keys
 		for name, buf := range map[string]*[]float32{"s": &x.s, "ds": &x.ds, "k": &x.k, "v": &x.v, "qCols": &x.qCols, "dyCols": &x.dyCols, "qRows": &x.qRows, "dyRows": &x.dyRows} {
@@ -208,16 +205,8 @@ func (s *survey) panels(m, n, k int) {
 	s.shared.at("gemm.b", 4*roundUp(n, s.b.kern.NR)*min(k, blockK))
 }
 
-// product is that of one thread, of operands like x.
-func (s *survey) product(pieces, m, n, k int, x tensor.Tensor) {
-	if w := &s.b.pool.workers[0]; w.onUnit(x, x) {
-		left, right := unitSide{side: side{rows: m}, parts: 1}, unitSide{side: side{rows: n}, parts: 1}
-		beside := min(besideUnit, right.panels())
-		s.each(pieces, "besides.left", 2*left.size(k)*left.panels())
-		s.each(pieces, "besides.right", 2*right.size(min(unitK, k))*beside)
-		s.each(pieces, "besides.blocks", 4*left.panels()*beside*amx.Block)
-		return
-	}
+// product is that of one thread.
+func (s *survey) product(pieces, m, n, k int) {
 	s.each(pieces, "a", 4*roundUp(m, s.b.kern.MR)*min(k, blockK))
 	s.each(pieces, "b", 4*roundUp(n, s.b.kern.NR)*min(k, blockK))
 }
@@ -229,13 +218,6 @@ func (s *survey) onUnit(sizes unitBackSizes) {
 	}
 	for i, n := range sizes.full {
 		s.shared.at(fmt.Sprint("unitBack full ", i), 4*n)
-	}
-}
-
-// rounded is n weights as an operand beside x.
-func (s *survey) rounded(pieces int, buffer string, n int, x tensor.Tensor) {
-	if s.b.pool.workers[0].onUnit(x, x) {
-		s.each(pieces, buffer, 2*n)
 	}
 }
 
@@ -290,9 +272,8 @@ func (s *survey) Attention(y, _, _, _, _ tensor.Tensor, m compute.Attn) {
 	s.strips(pieces, y, 0, 3, rows*m.D)
 	s.each(pieces, "spans", int(unsafe.Sizeof(span{}))*(m.Tk/tileK+1))
 	s.each(pieces, "buf", 4*tileQ*(m.Tk+1))
-	s.product(pieces, rows, m.Tk, m.D, y)
-	s.product(pieces, rows, m.D, m.Tk, y)
-	s.rounded(pieces, "besides.p", rows*m.Tk, y)
+	s.product(pieces, rows, m.Tk, m.D)
+	s.product(pieces, rows, m.D, m.Tk)
 }
 
 func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m compute.Attn) {
@@ -322,11 +303,9 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 	}
 	s.strips(pieces, dq, 0, 2, 0)
 	s.each(pieces, "buf", 4*2*rows*keys)
-	s.product(pieces, rows, keys, m.D, dq)
-	s.product(pieces, rows, m.D, keys, dq)
-	s.product(pieces, keys, m.D, rows, dq)
-	s.rounded(pieces, "besides.p", rows*keys, dq)
-	s.rounded(pieces, "besides.ds", rows*keys, dq)
+	s.product(pieces, rows, keys, m.D)
+	s.product(pieces, rows, m.D, keys)
+	s.product(pieces, keys, m.D, rows)
 }
 
 func (s *survey) Merge(dst tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
