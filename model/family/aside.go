@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/splora/splora/model/safetensors"
 )
@@ -37,10 +39,13 @@ func aside(out string, fill func(dir string) error) (err error) {
 	if err := os.Remove(out); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return inside(out, fill)
 	}
+	sweep(filepath.Dir(out), filepath.Base(out)+".tmp-")
 	dir, err := os.MkdirTemp(filepath.Dir(out), filepath.Base(out)+".tmp-")
 	if err != nil {
 		return fmt.Errorf("family: %w", err)
 	}
+	release, _ := hold(dir)
+	defer release()
 	defer os.RemoveAll(dir) // nothing is left there after the rename
 	if err := fill(dir); err != nil {
 		return err
@@ -56,6 +61,28 @@ func aside(out string, fill func(dir string) error) (err error) {
 		return fmt.Errorf("family: %w", err)
 	}
 	return nil
+}
+
+// moment is how long a folder may stand before the process that makes it holds it.
+const moment = time.Minute
+
+// sweep removes what processes that were killed have left of the same output.
+func sweep(parent, prefix string) {
+	names, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		info, err := n.Info()
+		if err != nil || !n.IsDir() || !strings.HasPrefix(n.Name(), prefix) || time.Since(info.ModTime()) < moment {
+			continue
+		}
+		path := filepath.Join(parent, n.Name())
+		if release, held := hold(path); held {
+			os.RemoveAll(path)
+			release()
+		}
+	}
 }
 
 // inside is aside for an empty folder that cannot be replaced: a mount point, the working directory as ".", a folder in one that
