@@ -221,3 +221,16 @@ func TestLogsAsJSONAreOneRecordALine(t *testing.T) {
 		os.RemoveAll(w.path("out/checkpoint-4"))
 	}
 }
+
+func TestABugEndsTheProgramAsAFailureWithItsStack(t *testing.T) {
+	var errs strings.Builder
+	if code := guarded(&errs, func() int { panic("compute: the plan is wrong") }); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	if !strings.Contains(errs.String(), "splora: bug: compute: the plan is wrong\n") || !strings.Contains(errs.String(), "TestABugEnds") {
+		t.Errorf("%s", &errs)
+	}
+	if code := guarded(&errs, func() int { return exitStopped }); code != exitStopped {
+		t.Errorf("exit code %d", code)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,9 +29,20 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), heeded(syscall.SIGINT, syscall.SIGTERM)...)
 	context.AfterFunc(ctx, stop) // a second signal ends what does not heed the first
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := guarded(os.Stderr, func() int { return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr) })
 	stop()
 	os.Exit(code)
+}
+
+// guarded has a bug of ours end the program as a failure: the runtime's own exit code for it, 2, would say that the usage was wrong.
+func guarded(errw io.Writer, f func() int) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(errw, "splora: bug: %v\n%s", p, debug.Stack())
+			code = exitFailed
+		}
+	}()
+	return f()
 }
 
 // run is the program with its streams; it gives the exit code.

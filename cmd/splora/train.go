@@ -62,7 +62,15 @@ func runRank(c *cobra.Command, cfg train.Config) error {
 	defer stop()
 	r := &rank{Config: cfg, place: place, signals: signals, log: newLog(c, cfg.LogFormat, place)}
 	defer r.log.Sync()
-	defer r.close()
+	defer func() { // the launcher's report names a bug of ours, too
+		if p := recover(); p != nil {
+			if launched {
+				_ = place.Fail(r.number(), r.reached, fmt.Errorf("bug: %v", p), false)
+			}
+			panic(p)
+		}
+		r.close()
+	}()
 	err = r.run(c)
 	if ctx := c.Context(); err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = stoppedEarly{}
