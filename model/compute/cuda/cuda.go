@@ -61,7 +61,7 @@ func Open(c Config) (b *Backend, err error) {
 // find gives the device, or says what is missing.
 func find(n int) (cu.Device, error) {
 	const cpu = "or use --device cpu"
-	switch err, why := driver.Init(); {
+	switch why, err := driver.Init(); {
 	case errors.Is(err, driver.NoLibrary):
 		return 0, fmt.Errorf("cuda: %w: %s; install the driver, %s", ErrNoDriver, why, cpu)
 	case errors.Is(err, driver.NoDevice):

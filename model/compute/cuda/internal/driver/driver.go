@@ -52,9 +52,9 @@ func code(rc C.CUresult) error {
 }
 
 // Init is the driver's state: nil when it can be used. why is what the loader said about a missing library.
-func Init() (err error, why string) {
+func Init() (why string, err error) {
 	rc, why := libcuda.Status()
-	return code(C.CUresult(rc)), why
+	return why, code(C.CUresult(rc))
 }
 
 // Version is the driver's CUDA version, 12040 for 12.4.
