@@ -96,7 +96,7 @@ func look() (s seen, err error) {
 // that adds to what it tells.
 func telling(t *testing.T, role, world string, without ...string) (cmd *exec.Cmd, tell func(string)) {
 	t.Helper()
-	lib, err := hostnvml.Build(t.TempDir(), without...)
+	lib, err := hostnvml.Library(without...)
 	if errors.Is(err, hostnvml.ErrNoCompiler) {
 		t.Skip(err)
 	}

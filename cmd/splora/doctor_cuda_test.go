@@ -18,38 +18,40 @@ import (
 	"github.com/splora/splora/nccl/hostnccl"
 )
 
-// standIns is the environment of a machine whose driver, cuBLAS, NVML and, if asked for, NCCL are stand-ins; on gives it GPUs as a world tells of
-// them.
-func standIns(t *testing.T, nccl bool) (on func(world string) []string) {
+// standIns is the environment of a machine whose driver, cuBLAS, NVML and NCCL are stand-ins. The file world tells of its GPUs.
+func standIns(t *testing.T, world string) []string {
 	t.Helper()
 	if cudatest.Driver() {
 		t.Skip("this machine has a driver")
 	}
 	gpu, err := cudatest.Build()
-	dir := t.TempDir()
-	if err == nil {
-		_, err = hostnvml.Build(dir)
-	}
-	if err == nil && nccl {
-		_, err = hostnccl.Build(dir)
-	}
-	if errors.Is(err, hostnvml.ErrNoCompiler) || errors.Is(err, hostnccl.ErrNoCompiler) {
+	if err != nil {
 		t.Skip("no stand-ins: ", err)
 	}
-	if err != nil {
+	nvml, err1 := hostnvml.Library()
+	nccl, err2 := hostnccl.Library()
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	return func(world string) []string {
-		tell := filepath.Join(t.TempDir(), "world")
-		if err := os.WriteFile(tell, []byte(world), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return []string{"LD_LIBRARY_PATH=" + dir + ":" + gpu, "HOSTNVML=" + tell}
+	return []string{"LD_LIBRARY_PATH=" + filepath.Dir(nvml) + ":" + filepath.Dir(nccl) + ":" + gpu, "HOSTNVML=" + world}
+}
+
+// telling writes such a file, whole: it is read at any time.
+func telling(t *testing.T, text string) (world string) {
+	t.Helper()
+	world = filepath.Join(t.TempDir(), "world")
+	tell(t, world, text)
+	return world
+}
+
+func tell(t *testing.T, world, text string) {
+	t.Helper()
+	if err := errors.Join(os.WriteFile(world+".new", []byte(text), 0o644), os.Rename(world+".new", world)); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
-	env := standIns(t, true)
 	const first = "driver 570.86.15 12080\ngpu uuid=GPU-aaaa bus=27\n"
 	for world, want := range map[string][]string{
 		first + "gpu uuid=GPU-bbbb bus=155\n": {"ok      driver: 570.86.15, for CUDA up to 12.8\n", "ok      GPU 1: NVIDIA_H200 can be used\n",
@@ -58,7 +60,7 @@ func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
 			"warn    GPU 1: GPU-bbbb: 9000 MiB", "warn    GPU 2: GPU-cccc: MIG", "warn    GPU 3: GPU-dddd (NVIDIA_H200): compute capability 7.5",
 			"1 rank on its GPU: it computes", "2 ranks: met and reduced 1024 KiB over loopback"},
 	} {
-		o := on(t, env(world), "doctor")
+		o := on(t, standIns(t, telling(t, world)), "doctor")
 		for _, want := range want {
 			if !strings.Contains(o.stdout, want) {
 				t.Errorf("want %q in\n%s", want, o.stdout)
@@ -68,14 +70,14 @@ func TestDoctorTriesEveryGPUThatCanBeUsedAndNCCLBetweenThem(t *testing.T) {
 			t.Errorf("%d products on GPUs:\n%s", n, o.stdout)
 		}
 	}
-	if o := on(t, env(first), "doctor", "--ranks", "2"); !strings.Contains(o.stdout, "ok      2 ranks: met and reduced 1024 KiB over NCCL, exactly") {
+	if o := on(t, standIns(t, telling(t, first)), "doctor", "--ranks", "2"); !strings.Contains(o.stdout, "ok      2 ranks: met and reduced 1024 KiB over NCCL, exactly") {
 		t.Errorf("two ranks on one GPU:\n%s", o.stdout)
 	}
 }
 
 func TestARunOnAGPUWritesItsHealth(t *testing.T) {
-	env, w := standIns(t, false), newWorld(t)
-	on(t, env("gpu uuid=GPU-b bus=9 used=7777\ngpu uuid=GPU-a bus=1 used=1234 power=655123 util=98 throttle=68\n"), w.train("--device", "cuda", "--max-steps", "1")...)
+	w := newWorld(t)
+	on(t, standIns(t, telling(t, "gpu uuid=GPU-b bus=9 used=7777\ngpu uuid=GPU-a bus=1 used=1234 power=655123 util=98 throttle=68\n")), w.train("--device", "cuda", "--max-steps", "1")...)
 	m, err := train.ReadMetrics(filepath.Join(w.path("out"), "metrics.jsonl"))
 	if err != nil || len(m) == 0 {
 		t.Fatalf("%d steps, error %v", len(m), err)
@@ -148,4 +150,38 @@ func TestMemoryHeldOnTheGPUIsSeenUntilItIsFreed(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Logf("free %v after its end", time.Since(began))
+}
+
+// A GPU falls off the bus in the middle of a run of two ranks: the ranks save, the next attempt leaves it for a spare one, and the
+// result is that of a run to which nothing happened.
+func TestARunGoesOnWithTheSameBitsWhenAGPUFallsOffTheBus(t *testing.T) {
+	w := newWorld(t)
+	const gpus = "gpu uuid=GPU-a bus=1\ngpu uuid=GPU-b bus=2\ngpu uuid=GPU-c bus=3 mig=1\ngpu uuid=GPU-d bus=4\n"
+	world := telling(t, gpus)
+	env := append(standIns(t, world), choosesGPUs+"=1", maxRestarts+"=1")
+	run := func(out string, faulty bool) string {
+		t.Helper()
+		p := start(t, "launch", env, w.train("--device", "cuda", "--max-steps", "20", "--out", w.path(out))...)
+		if faulty {
+			if !p.until("step  3/20") {
+				t.Fatalf("%s", p.wait().stderr)
+			}
+			tell(t, world, gpus+"event GPU-b 8 79\n")
+		}
+		o := p.wait()
+		if o.code != exitDone {
+			t.Fatalf("exit code %d\n%s", o.code, o.stderr)
+		}
+		return o.stderr
+	}
+	run("whole", false)
+	log := run("cut", true)
+	for _, want := range []string{"its GPU GPU-b (0000:02:00.0) reported Xid 79: the GPU has fallen off the bus", `"from":["GPU-a","GPU-b"],"to":["GPU-a","GPU-d"]`, "generation 2"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("want %q in\n%s", want, log)
+		}
+	}
+	if d := apart(adapterOf(t, w.path("cut")), adapterOf(t, w.path("whole"))); d != 0 {
+		t.Errorf("the adapters are %.1e apart", d)
+	}
 }

@@ -29,6 +29,9 @@ const role = "SPLORA_TEST_ROLE"
 // maxRestarts says how often that launcher starts its ranks again.
 const maxRestarts = "SPLORA_TEST_MAX_RESTARTS"
 
+// choosesGPUs says that it gives each rank a GPU.
+const choosesGPUs = "SPLORA_TEST_CHOOSES_GPUS"
+
 // patience is how long a process may take on the slowest machine before a test calls it hung.
 const patience = 3 * time.Minute
 
@@ -52,8 +55,14 @@ func playLauncher(args []string) int {
 		panic(err)
 	}
 	restarts, _ := strconv.Atoi(os.Getenv(maxRestarts))
+	var gpus launch.GPUs // a rank's GPU is the first one that it sees, unless the launcher is to choose
+	if os.Getenv(choosesGPUs) != "" {
+		if gpus, err = launch.OpenGPUs(); err != nil {
+			panic(err)
+		}
+	}
 	r, _ := launch.Run(context.Background(), launch.Config{Program: self, Args: args, NProc: 2, Alone: true, PrefixLogs: true,
-		MaxRestarts: restarts, Pause: 10 * time.Millisecond, OnlyRank0Stdout: true, Stdout: os.Stdout, Stderr: stderr, Logger: log, NoAffinity: true})
+		MaxRestarts: restarts, Pause: 10 * time.Millisecond, OnlyRank0Stdout: true, Stdout: os.Stdout, Stderr: stderr, Logger: log, NoAffinity: true, GPUs: gpus})
 	fmt.Fprintln(stderr, "launcher:", r.Reason)
 	return r.ExitCode
 }
