@@ -70,6 +70,24 @@ func TestEachRankIsGivenOneGPUByItsUUID(t *testing.T) {
 	}
 }
 
+func TestRanksAreGivenTheGPUsThatTheUserNames(t *testing.T) {
+	s := h200s(4)
+	c, _ := onGPUs(t, s, "gpu", 2)
+	c.Env = append(c.Env, "CUDA_VISIBLE_DEVICES="+s.uuid(3)+",1")
+	if _, err := Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{s.uuid(3), s.uuid(1)} {
+		if gpu, env := toldOf(t, i); gpu != want || env["CUDA_VISIBLE_DEVICES"] != want {
+			t.Errorf("rank %d: GPU %s, %v; want %s", i, gpu, env, want)
+		}
+	}
+	c.NProc, c.Env = 1, append(c.Env, "CUDA_VISIBLE_DEVICES=7")
+	if _, err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "there is no GPU 7") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestWithoutGPUsARankIsToldOfNone(t *testing.T) {
 	c, _ := job(t, "gpu", 1)
 	c.Env = append(c.Env, "CUDA_VISIBLE_DEVICES=3", "NCCL_DEBUG=INFO")
