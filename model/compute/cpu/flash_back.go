@@ -2,7 +2,7 @@ package cpu
 
 import "math"
 
-// The backward goes by pairs of a block of tileQ queries and one of tileQ keys, of a key/value head and all its query heads:
+// The backward goes by pairs of a block of queries and one of keys, tile by tile of tileQ, of a key/value head and all its query heads:
 //
 //	P = exp(S − lse)   dS = scale·P ⊙ (dY·Vᵀ − δ)   dQ += dS·K   dK += dSᵀ·Q   dV += Pᵀ·dY        δ = Σ dY ⊙ Y
 //
@@ -56,24 +56,31 @@ func (b *Backend) backwardByTiles(a attnBack) {
 // group is the number of query heads of a key/value head.
 func (m *attn) group() int { return m.Hq / m.Hkv }
 
+// pairLen is the length of a block: several tiles, whose rows then are near when they are wanted again, unless few heads make few pieces.
+func (m *attn) pairLen() int {
+	switch heads := m.B * m.Hkv; {
+	case heads >= 8:
+		return 4 * tileQ
+	case heads >= 4:
+		return 2 * tileQ
+	}
+	return tileQ
+}
+
 // blocks is the number of blocks of queries, or of keys if they are more.
-func (m *attn) blocks() int { return (max(m.Tq, m.Tk) + tileQ - 1) / tileQ }
+func (m *attn) blocks() int { return (max(m.Tq, m.Tk) + m.pairLen() - 1) / m.pairLen() }
 
 // do does stage for block i%blocks of head i/blocks of this round.
 func (t *flashBackTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
 		n, k := i/t.blocks(), i%t.blocks()
-		j0, j1 := block(k, t.Tk)
+		j0, j1 := t.block(k, t.Tk)
 		if t.stage == flashPairs {
-			i0, i1 := block((k+t.turn)%t.blocks(), t.Tq)
-			if t.byKeys(w.Kernels, t.qt.DType) {
-				t.pairByKeys(w, n, i0, i1, j0, j1)
-			} else {
-				t.pair(w, n, i0, i1, j0, j1)
-			}
+			i0, i1 := t.block((k+t.turn)%t.blocks(), t.Tq)
+			t.tilePairs(w, n, i0, i1, j0, j1)
 			continue
 		}
-		i0, i1 := block(k, t.Tq)
+		i0, i1 := t.block(k, t.Tq)
 		if t.stage == flashBegin {
 			t.begin(w, n, i0, i1, j0, j1)
 		} else {
@@ -82,8 +89,23 @@ func (t *flashBackTask) do(w *worker, i, end int) {
 	}
 }
 
-// block is [k·tileQ, (k+1)·tileQ) as far as it lies below n.
-func block(k, n int) (from, to int) { return min(k*tileQ, n), min((k+1)*tileQ, n) }
+// block is number k of those of n queries or keys.
+func (m *attn) block(k, n int) (from, to int) {
+	return min(k*m.pairLen(), n), min((k+1)*m.pairLen(), n)
+}
+
+// tilePairs does a pair of blocks.
+func (t *flashBackTask) tilePairs(w *worker, n, i0, i1, j0, j1 int) {
+	for j := j0; j < j1; j += tileQ {
+		for i := i0; i < i1; i += tileQ {
+			if t.byKeys(w.Kernels, t.qt.DType) {
+				t.pairByKeys(w, n, i, min(i+tileQ, i1), j, min(j+tileQ, j1))
+			} else {
+				t.pair(w, n, i, min(i+tileQ, i1), j, min(j+tileQ, j1))
+			}
+		}
+	}
+}
 
 // head is row b, key/value head kv of number n of this round.
 func (t *flashBackTask) head(n int) (b, kv int) { return (t.first + n) / t.Hkv, (t.first + n) % t.Hkv }

@@ -296,7 +296,7 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 		s.shared.at("flash.dv", 4*heads*m.Tk*m.D)
 	}
 	rows, keys := min(tileQ, m.Tq), min(tileQ, m.Tk)
-	pieces := heads * ((max(m.Tq, m.Tk) + tileQ - 1) / tileQ)
+	pieces := heads * (&attn{Attn: m}).blocks()
 	if a := (&attn{Attn: m}); a.byKeys(s.b.kern, dq.DType) {
 		s.byKeys(pieces, a, tileQ, true)
 		return
