@@ -88,8 +88,8 @@ func (l *launcher) tooFew(all []Candidate, good, ranks int) error {
 			all[i].Mend = "reset it (as root: nvidia-smi --gpu-reset -i " + c.root() + "), or reboot"
 		}
 	}
-	return fmt.Errorf("launch: %d ranks need a GPU each, and %d of %d can be used%s\nstart fewer ranks, or give --gpus none if they need no GPU",
-		ranks, good, len(all), listed(all))
+	return fmt.Errorf("launch: of %d GPUs %d can be used, and the ranks need %d%s\nstart fewer ranks, or give --gpus none if they need no GPU",
+		len(all), good, ranks, listed(all))
 }
 
 // survey is how this launcher looks at GPUs. At first other launchers of the job may be there already; after an

@@ -149,10 +149,10 @@ func TestRanksDoNotShareGPUsBecauseOneCannotBeUsed(t *testing.T) {
 	if err == nil || r.ExitCode != ExitFailed || len(r.Attempts) != 0 {
 		t.Fatalf("report %+v, error %v", r, err)
 	}
-	if b, err := os.ReadFile(filepath.Join(c.LogDir, "exit-report.json")); err != nil || !strings.Contains(string(b), "1 of 2 can be used") {
+	if b, err := os.ReadFile(filepath.Join(c.LogDir, "exit-report.json")); err != nil || !strings.Contains(string(b), "of 2 GPUs 1 can be used") {
 		t.Errorf("exit report %s, error %v", b, err)
 	}
-	for _, want := range []string{"2 ranks need a GPU each, and 1 of 2 can be used", s.uuid(1), "pid 4242 (python3, 9216 MiB)", "--gpus none"} {
+	for _, want := range []string{"of 2 GPUs 1 can be used, and the ranks need 2", s.uuid(1), "pid 4242 (python3, 9216 MiB)", "--gpus none"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q, want %q in it", err, want)
 		}
@@ -385,7 +385,7 @@ func TestWithoutASpareGPUAFatalXidIsNotTriedAgain(t *testing.T) {
 			t.Fatalf("%v: report %+v", e, r)
 		}
 		e.UUID = s.uuid(0)
-		for _, want := range []string{"reported " + e.String(), "not restarted: 1 ranks need a GPU each, and 0 of 1 can be used", "--gpu-reset"} {
+		for _, want := range []string{"reported " + e.String(), "not restarted: of 1 GPUs 0 can be used, and the ranks need 1", "--gpu-reset"} {
 			if !strings.Contains(r.Reason, want) {
 				t.Errorf("reason %q, want %q in it", r.Reason, want)
 			}

@@ -108,6 +108,7 @@ func (s Survey) busy(g GPUs, d GPU) (why, mend string) {
 	all, _ := g.Holders(d.UUID) // without them the memory in use still tells
 	for _, p := range all {
 		switch {
+		case strings.HasPrefix(p.Name, "nvidia-cuda-mps"): // serves others, and us
 		case s.Job == "" || !marked(p.PID, []string{"SPLORA_JOB=" + s.Job}):
 			others = append(others, p)
 		case p.Memory < 0: // of this job, but how much

@@ -64,6 +64,7 @@ func TestALittleMemoryInUseIsNoReason(t *testing.T) {
 func TestOneExclusiveGPUTakesOneRank(t *testing.T) {
 	s := h200s(1)
 	s.gpus[0].Mode = ModeExclusiveProcess
+	s.hold(0, Holder{9, "nvidia-cuda-mps", 30 << 20}) // NVIDIA's own server, which wants that mode
 	if n, err := (Survey{}).Usable(s); n != 1 || err != nil {
 		t.Errorf("%d usable, error %v", n, err)
 	}
