@@ -4,12 +4,14 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/model/compute/cuda"
 	"github.com/splora/splora/model/compute/cuda/cudatest"
 	"github.com/splora/splora/model/safetensors"
 )
@@ -77,6 +79,14 @@ func apart(a, b []float32) float64 {
 	return math.Sqrt(d / n)
 }
 
+func TestALaunchedRankThatWasGivenNoGPUTakesNoneUnlessTold(t *testing.T) {
+	env, w := gpu(t), newWorld(t)
+	o := start(t, "launch", append(env, "SPLORA_GPU="), w.train("--device", "auto", "--global-batch", "6")...).wait()
+	if o.code != exitDone || !strings.Contains(o.stderr, "backend cpu") {
+		t.Errorf("exit code %d\n%s", o.code, o.stderr)
+	}
+}
+
 func TestATrainingRunOnTheGPUIsThatOnTheCPU(t *testing.T) {
 	env, w := gpu(t), newWorld(t)
 	for _, c := range []struct {
@@ -127,8 +137,8 @@ func TestTheMemoryOfTheDeviceIsPlannedAndPrinted(t *testing.T) {
 	if !strings.Contains(o.stderr, "memory of the device: ") || !strings.Contains(o.stderr, "the driver says") {
 		t.Errorf("%s", o.stderr)
 	}
-	if !cudatest.Driver() { // less than scratch and workspace
-		o = start(t, "splora", append(env, "HOSTGPU_MEMORY=45000000"), w.train("--device", "cuda", "--out", w.path("small"))...).wait()
+	if !cudatest.Driver() { // so little beside scratch and workspace
+		o = start(t, "splora", append(env, fmt.Sprint("HOSTGPU_MEMORY=", cuda.Config{}.Own()+1000)), w.train("--device", "cuda", "--out", w.path("small"))...).wait()
 		if o.code != exitFailed || !strings.Contains(o.stderr, "bytes are planned") {
 			t.Errorf("exit code %d\n%s", o.code, o.stderr)
 		}
