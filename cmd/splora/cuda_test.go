@@ -145,6 +145,33 @@ func TestTheMemoryOfTheDeviceIsPlannedAndPrinted(t *testing.T) {
 	}
 }
 
+func TestTheArenaIsThePlanAndNothingIsAllocatedBesideIt(t *testing.T) {
+	env, w := gpu(t), newWorld(t)
+	for _, more := range [][]string{{"--dtype", "float32"}, {"--dtype", "bfloat16", "--recompute", "none"}, {"--method", "lora", "--dtype", "bfloat16"}} {
+		o := on(t, env, w.train(append([]string{"--device", "cuda", "--log-format", "json", "--resume", "none", "--out", w.path(strings.Join(more, ""))}, more...)...)...)
+		var rec struct {
+			Msg    string
+			Memory struct {
+				Device struct{ Total, Free, Before, Library, Own, Arena, Used int }
+			}
+			Total int `json:"total_bytes"`
+		}
+		for line := range strings.Lines(o.stderr) {
+			if err := json.Unmarshal([]byte(line), &rec); err == nil && rec.Msg == "memory" {
+				break
+			}
+		}
+		d := rec.Memory.Device
+		const rounding = 64 << 10 // of some hundred pieces to 256 bytes
+		if spare := d.Arena - d.Used; rec.Total == 0 || spare < 0 || spare > rounding || d.Arena < d.Own+rec.Total || d.Arena > d.Own+rec.Total+rounding {
+			t.Errorf("%v: an arena of %d, %d given out, %d of it the backend's own; planned were %d", more, d.Arena, d.Used, d.Own, rec.Total)
+		}
+		if got, want := d.Total-d.Free, d.Before+d.Library+d.Arena; math.Abs(float64(got-want)) > 0.03*float64(want) {
+			t.Errorf("%v: the driver says that %d bytes are in use, planned are %d", more, got, want)
+		}
+	}
+}
+
 func TestEvalAndGenerateOnTheGPUSayWhatTheCPUSays(t *testing.T) {
 	env, w := gpu(t), newWorld(t)
 	adapter := w.path("out")
