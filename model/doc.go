@@ -5,6 +5,7 @@
 //	model/safetensors  Hugging Face folders: base weights, masks, adapters, merged models
 //	model/compute      the closed set of operations (Backend), Device, Workspace
 //	model/compute/cpu  the specification of every operation, and the default backend
+//	model/compute/cuda the NVIDIA backend, with the cuda build tag
 //	model/lora         the masked linear layer, the adapters as flat vectors, the merge
 //	model/decoder      the transformer block, forward and backward by hand
 //	model/family       config.json → decoder.Config, and the names of tensors

@@ -81,13 +81,24 @@ func find(n int) (cu.Device, error) {
 		return 0, fmt.Errorf("cuda:%d: %w", n, err)
 	}
 	major, minor, err := d.ComputeCapability()
-	if err != nil {
-		return 0, fmt.Errorf("cuda:%d: %w", n, err)
+	if err == nil {
+		err = able(driver.Version(), major, minor)
 	}
-	if major < 8 {
-		return 0, fmt.Errorf("cuda:%d: compute capability %d.%d; splora's kernels need 8.0 (Ampere) or later, %s", n, major, minor, cpu)
+	if err != nil {
+		return 0, fmt.Errorf("cuda:%d: %w, %s", n, err, cpu)
 	}
 	return d, nil
+}
+
+// able reports what a driver's CUDA version, or a GPU's compute capability, is too old for.
+func able(version, major, minor int) error {
+	switch {
+	case major < 8:
+		return fmt.Errorf("compute capability %d.%d; splora's kernels need 8.0 (Ampere) or later: take another GPU", major, minor)
+	case version < 11080:
+		return fmt.Errorf("the driver is for CUDA %d.%d, and splora's kernels need 11.8 or later: update the driver to 520 or later", version/1000, version%1000/10)
+	}
+	return nil
 }
 
 // start does what needs the context.
