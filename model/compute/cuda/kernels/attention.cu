@@ -13,26 +13,28 @@ __device__ __forceinline__ float quadSum(float x) {
 	return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
-// A warp has 16 queries, a block 64; K of the next tile arrives while this one's V is used.
+// A warp has 16·M queries, a block 64·M; K of the next tile arrives while this one's V is used.
 template <int P> __device__ __forceinline__ void attention(bf16 *y, f32 *lse, const bf16 *q, const bf16 *k, const bf16 *v, const Call &c) {
-	const int BM = 64, BN = 64, W = Pitch<bf16, P>::n;
+	const int M = P > 128 ? 1 : 2, BM = 64 * M, BN = P == 128 ? 32 : 64, W = Pitch<bf16, P>::n;
 	SHARED(shared);
 	bf16 *qs = (bf16 *)shared, *ks = qs + BM * W, *vs = ks + BN * W;
 	u8 *bad = (u8 *)(vs + BN * W), *state = bad + EXTRA;
-	int i0 = blockIdx.x * BM, h = blockIdx.y, kv = (i64)h * c.Hkv / c.Hq, row = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+	int i0 = blockIdx.x * BM, h = blockIdx.y, kv = (i64)h * c.Hkv / c.Hq, row = threadIdx.x / 32 * 16 * M, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 	Rows<const bf16> Q = head(q, c.Tq, c.Hq, h, c.D), K = head(k, c.Tk, c.Hkv, kv, c.D), V = head(v, c.Tk, c.Hkv, kv, c.D);
 	fetch<P, BM>(qs, Q, i0);
 	int tiles = plan<Keys, BM, BN>(state, c, i0), tile = next(state, -1, tiles);
 	if (tile < tiles) fetch<P, BN>(ks, K, tile * BN);
 	copyCommit();
 
-	float o[P / 8][4] = {}, m[2] = {-INF, -INF}, l[2] = {0, 0}, scale2 = c.scale * LOG2E;
+	float o[M][P / 8][4] = {}, top[M][2], sum[M][2] = {}, scale2 = c.scale * LOG2E; // of a row: the greatest score, Σ e^{s−top}
+#pragma unroll
+	for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INF;
 	while (tile < tiles) {
 		copyWait<0>();
 		__syncthreads(); // K is here, and V may be overwritten
 		fetch<P, BN>(vs, V, tile * BN);
 		copyCommit();
-		float s[BN / 8][4];
+		float s[M][BN / 8][4];
 		scores<P>(s, qs, row, ks);
 		copyWait<0>();
 		__syncthreads(); // V is here, and K may be overwritten
@@ -44,44 +46,48 @@ template <int P> __device__ __forceinline__ void attention(bf16 *y, f32 *lse, co
 		if (mixed) {
 			disarm<P, BN>(vs, vs, bad);
 #pragma unroll
-			for (int n = 0; n < BN / 8; n++)
+			for (int m = 0; m < M; m++)
 #pragma unroll
-				for (int e = 0; e < 4; e++) {
-					int j = n * 8 + 2 * t + e % 2;
-					bool in = c.sees(i0 + row + g + e / 2 * 8, j0 + j);
-					s[n][e] = !in ? -INF : bad[j] ? NAN32 : s[n][e];
-				}
+				for (int n = 0; n < BN / 8; n++)
+#pragma unroll
+					for (int e = 0; e < 4; e++) {
+						int i = row + m * 16 + g + e / 2 * 8, j = n * 8 + 2 * t + e % 2;
+						s[m][n][e] = !c.sees(i0 + i, j0 + j) ? -INF : bad[j] ? NAN32 : s[m][n][e];
+					}
 		}
 #pragma unroll
-		for (int r = 0; r < 2; r++) {
-			float top = m[r];
+		for (int r = 0; r < 2 * M; r++) {
+			int m = r / 2, e0 = r % 2 * 2;
+			float most = top[m][r % 2], old = most, part = 0;
 #pragma unroll
-			for (int n = 0; n < BN / 8; n++) top = fmaxf(top, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
-			top = quadMax(top);
-			float at = top == -INF ? 0 : top * scale2, shrink = exp2fast(m[r] * scale2 - at), sum = 0;
-			m[r] = top;
+			for (int n = 0; n < BN / 8; n++) most = fmaxf(most, fmaxf(s[m][n][e0], s[m][n][e0 + 1]));
+			most = quadMax(most);
+			float at = most == -INF ? 0 : most * scale2, shrink = exp2fast(old * scale2 - at);
+			top[m][r % 2] = most;
 #pragma unroll
 			for (int n = 0; n < BN / 8; n++)
 #pragma unroll
-				for (int e = 2 * r; e < 2 * r + 2; e++) sum += s[n][e] = exp2fast(s[n][e] * scale2 - at);
-			l[r] = l[r] * shrink + sum;
+				for (int e = e0; e < e0 + 2; e++) part += s[m][n][e] = exp2fast(s[m][n][e] * scale2 - at);
+			sum[m][r % 2] = sum[m][r % 2] * shrink + part;
 #pragma unroll
-			for (int d = 0; d < P / 8; d++) o[d][2 * r] *= shrink, o[d][2 * r + 1] *= shrink;
+			for (int d = 0; d < P / 8; d++) o[m][d][e0] *= shrink, o[m][d][e0 + 1] *= shrink;
 		}
 		product<P>(o, s, vs, 0);
 	}
 	copyWait<0>();
-
-	float f[2];
-#pragma unroll
-	for (int r = 0; r < 2; r++) {
-		float sum = quadSum(l[r]);
-		int i = i0 + row + g + 8 * r;
-		f[r] = sum == 0 ? 0 : 1 / sum;
-		if (t == 0 && i < c.Tq) lse[((i64)blockIdx.z * c.Hq + h) * c.Tq + i] = sum == 0 ? -INF : m[r] * c.scale + logf(sum);
-	}
 	__syncthreads(); // queries may be overwritten
-	deliver<P>(head(y, c.Tq, c.Hq, h, c.D), i0 + row, 0, qs, row, o, f[0], f[1]);
+#pragma unroll
+	for (int m = 0; m < M; m++) {
+		float f[2];
+#pragma unroll
+		for (int r = 0; r < 2; r++) {
+			float all = quadSum(sum[m][r]);
+			int i = i0 + row + m * 16 + g + 8 * r;
+			f[r] = all == 0 ? 0 : 1 / all;
+			if (t == 0 && i < c.Tq) lse[((i64)blockIdx.z * c.Hq + h) * c.Tq + i] = all == 0 ? -INF : top[m][r] * c.scale + logf(all);
+		}
+		deliver<P>(head(y, c.Tq, c.Hq, h, c.D), i0 + row + m * 16, 0, qs, row + m * 16, o[m], f[0], f[1]);
+	}
 }
 
 // The float32 twin: a block has 32 queries, a row belongs to four threads.

@@ -138,35 +138,44 @@ template <int P, int N, class T> __device__ __noinline__ void disarm(T *x, T *y,
 
 // ---- bfloat16 on tensor cores: a warp's fragments of tiles in shared memory ----
 
-// scores sets s [16, 8·N] = X·Yᵀ: 16 rows of tile x from row on, 8·N rows of tile y.
-template <int P, int N> __device__ __forceinline__ void scores(float (&s)[N][4], const bf16 *x, int row, const bf16 *y) {
+// scores sets s [16·M, 8·N] = X·Yᵀ: 16·M rows of tile x from row on, 8·N rows of tile y. A piece of Y is loaded once for all M.
+template <int P, int M, int N> __device__ __forceinline__ void scores(float (&s)[M][N][4], const bf16 *x, int row, const bf16 *y) {
 #pragma unroll
-	for (int n = 0; n < N; n++)
-#pragma unroll
-		for (int e = 0; e < 4; e++) s[n][e] = 0;
+	for (int e = 0; e < M * N * 4; e++) s[e / (N * 4)][e / 4 % N][e % 4] = 0;
 #pragma unroll
 	for (int k = 0; k < P; k += 16) {
-		u32 a[4], b[4];
-		fragA<P>(a, x, row, k);
+		u32 a[M][4], b[4];
+#pragma unroll
+		for (int m = 0; m < M; m++) fragA<P>(a[m], x, row + m * 16, k);
 #pragma unroll
 		for (int n = 0; n < N; n += 2) {
 			fragB<P>(b, y, n * 8, k);
-			mma(s[n], a, b[0], b[1]);
-			mma(s[n + 1], a, b[2], b[3]);
+#pragma unroll
+			for (int m = 0; m < M; m++) {
+				mma(s[m][n], a[m], b[0], b[1]);
+				mma(s[m][n + 1], a[m], b[2], b[3]);
+			}
 		}
 	}
 }
 
-// product adds to o [16, 8·C] the product of p [16, 8·N], rounded to bfloat16, with columns c0… of tile y, whose rows are p's columns.
-template <int P, int N, int C> __device__ __forceinline__ void product(float (&o)[C][4], const float (&p)[N][4], const bf16 *y, int c0) {
+// product adds to o [16·M, 8·C] the product of p [16·M, 8·N], rounded to bfloat16, with columns c0… of tile y, whose rows are p's columns.
+template <int P, int M, int N, int C> __device__ __forceinline__ void product(float (&o)[M][C][4], const float (&p)[M][N][4], const bf16 *y, int c0) {
 #pragma unroll
 	for (int n = 0; n < N; n += 2) {
-		u32 a[4] = {pack(p[n][0], p[n][1]), pack(p[n][2], p[n][3]), pack(p[n + 1][0], p[n + 1][1]), pack(p[n + 1][2], p[n + 1][3])}, b[4];
+		u32 a[M][4], b[4];
+#pragma unroll
+		for (int m = 0; m < M; m++)
+#pragma unroll
+			for (int e = 0; e < 4; e++) a[m][e] = pack(p[m][n + e / 2][e % 2 * 2], p[m][n + e / 2][e % 2 * 2 + 1]);
 #pragma unroll
 		for (int c = 0; c < C; c += 2) {
 			fragBT<P>(b, y, n * 8, c0 + c * 8);
-			mma(o[c], a, b[0], b[1]);
-			mma(o[c + 1], a, b[2], b[3]);
+#pragma unroll
+			for (int m = 0; m < M; m++) {
+				mma(o[m][c], a[m], b[0], b[1]);
+				mma(o[m][c + 1], a[m], b[2], b[3]);
+			}
 		}
 	}
 }

@@ -22,7 +22,7 @@ template <int P> __device__ __forceinline__ void dkv(bf16 *dk, bf16 *dv, const b
 		fetch<P, BM>(qs + BM * W, head(dy, c.Tq, c.Hq, h, c.D), tile * BM);
 	}
 	copyCommit();
-	float ok[COLS / 8][4] = {}, ov[COLS / 8][4] = {}, scale2 = c.scale * LOG2E;
+	float ok[1][COLS / 8][4] = {}, ov[1][COLS / 8][4] = {}, scale2 = c.scale * LOG2E;
 	for (; tile < tiles; stage ^= 1) {
 		bf16 *qt = qs + stage * 2 * BM * W, *yt = qt + BM * W;
 		int i0 = tile * BM;
@@ -47,7 +47,7 @@ template <int P> __device__ __forceinline__ void dkv(bf16 *dk, bf16 *dv, const b
 			disarm<P, BM>(qt, yt, bad);
 		else
 			__syncthreads(); // lse and δ are here
-		float s[BM / 8][4], ds[BM / 8][4];
+		float s[1][BM / 8][4], ds[1][BM / 8][4];
 		scores<P>(s, ks, row, qt);
 		scores<P>(ds, vs, row, yt);
 #pragma unroll
@@ -55,22 +55,22 @@ template <int P> __device__ __forceinline__ void dkv(bf16 *dk, bf16 *dv, const b
 #pragma unroll
 			for (int e = 0; e < 4; e++) {
 				int i = n * 8 + 2 * t + e % 2;
-				float p = exp2fast(s[n][e] * scale2 - ls[i]), x = p * (ds[n][e] - dl[i]);
+				float p = exp2fast(s[0][n][e] * scale2 - ls[i]), x = p * (ds[0][n][e] - dl[i]);
 				if (mixed) {
 					bool in = c.sees(i0 + i, j0 + row + g + e / 2 * 8);
 					p = !in ? 0 : bad[i] ? NAN32 : p;
 					x = !in ? 0 : bad[i] ? NAN32 : x;
 				}
-				s[n][e] = p;
-				ds[n][e] = x;
+				s[0][n][e] = p;
+				ds[0][n][e] = x;
 			}
 		product<P>(ov, s, yt, c0);
 		product<P>(ok, ds, qt, c0);
 	}
 	copyWait<0>();
 	__syncthreads(); // keys and values may be overwritten
-	deliver<P>(head(dk, c.Tk, c.Hkv, kv, c.D), j0 + row, c0, ks, row, ok, c.scale, c.scale);
-	deliver<P>(head(dv, c.Tk, c.Hkv, kv, c.D), j0 + row, c0, vs, row, ov, 1, 1);
+	deliver<P>(head(dk, c.Tk, c.Hkv, kv, c.D), j0 + row, c0, ks, row, ok[0], c.scale, c.scale);
+	deliver<P>(head(dv, c.Tk, c.Hkv, kv, c.D), j0 + row, c0, vs, row, ov[0], 1, 1);
 }
 
 // The float32 twin: thread (row, part) holds its key's columns.

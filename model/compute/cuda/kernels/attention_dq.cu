@@ -14,14 +14,14 @@ template <class T> __device__ __forceinline__ void delta(f32 *out, const T *dy, 
 	if (threadIdx.x % 32 == 0) out[(i / Tq * Hq + row % Hq) * Tq + i % Tq] = sum;
 }
 
-// A warp has 16 queries, a block 64; keys and values of the next tile arrive while this one is used.
+// A warp has 16·M queries, a block 64·M; keys and values of the next tile arrive while this one is used.
 template <int P> __device__ __forceinline__ void dq(bf16 *dq, const bf16 *dy, const f32 *lse, const f32 *delta, const bf16 *q, const bf16 *k,
 	const bf16 *v, const Call &c) {
-	const int BM = 64, BN = P > 128 ? 32 : 64, W = Pitch<bf16, P>::n;
+	const int M = P > 128 ? 1 : 2, BM = 64 * M, BN = 32, W = Pitch<bf16, P>::n;
 	SHARED(shared);
 	bf16 *qs = (bf16 *)shared, *ys = qs + BM * W, *ks = ys + BM * W; // then v, k, v of the two stages
 	u8 *bad = (u8 *)(ks + 4 * BN * W), *state = bad + EXTRA;
-	int i0 = blockIdx.x * BM, h = blockIdx.y, kv = (i64)h * c.Hkv / c.Hq, row = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+	int i0 = blockIdx.x * BM, h = blockIdx.y, kv = (i64)h * c.Hkv / c.Hq, row = threadIdx.x / 32 * 16 * M, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 	Rows<const bf16> K = head(k, c.Tk, c.Hkv, kv, c.D), V = head(v, c.Tk, c.Hkv, kv, c.D);
 	fetch<P, BM>(qs, head(q, c.Tq, c.Hq, h, c.D), i0);
 	fetch<P, BM>(ys, head(dy, c.Tq, c.Hq, h, c.D), i0);
@@ -31,8 +31,9 @@ template <int P> __device__ __forceinline__ void dq(bf16 *dq, const bf16 *dy, co
 		fetch<P, BN>(ks + BN * W, V, tile * BN);
 	}
 	copyCommit();
-	float o[P / 8][4] = {}, at[2], dd[2], scale2 = c.scale * LOG2E;
-	for (int r = 0; r < 2; r++) {
+	float o[M][P / 8][4] = {}, at[2 * M], dd[2 * M], scale2 = c.scale * LOG2E;
+#pragma unroll
+	for (int r = 0; r < 2 * M; r++) {
 		int i = i0 + row + g + 8 * r;
 		i64 n = ((i64)blockIdx.z * c.Hq + h) * c.Tq + i;
 		at[r] = i < c.Tq ? lse[n] * LOG2E : 0;
@@ -52,25 +53,29 @@ template <int P> __device__ __forceinline__ void dq(bf16 *dq, const bf16 *dy, co
 		}
 		copyCommit();
 		if (mixed) disarm<P, BN>(kt, vt, bad);
-		float s[BN / 8][4], ds[BN / 8][4];
+		float s[M][BN / 8][4], ds[M][BN / 8][4];
 		scores<P>(s, qs, row, kt);
 		scores<P>(ds, ys, row, vt);
 #pragma unroll
-		for (int n = 0; n < BN / 8; n++)
+		for (int m = 0; m < M; m++)
 #pragma unroll
-			for (int e = 0; e < 4; e++) {
-				float x = exp2fast(s[n][e] * scale2 - at[e / 2]) * (ds[n][e] - dd[e / 2]);
-				if (mixed) {
-					int j = n * 8 + 2 * t + e % 2;
-					x = !c.sees(i0 + row + g + e / 2 * 8, j0 + j) ? 0 : bad[j] ? NAN32 : x;
+			for (int n = 0; n < BN / 8; n++)
+#pragma unroll
+				for (int e = 0; e < 4; e++) {
+					int r = 2 * m + e / 2;
+					float x = exp2fast(s[m][n][e] * scale2 - at[r]) * (ds[m][n][e] - dd[r]);
+					if (mixed) {
+						int j = n * 8 + 2 * t + e % 2;
+						x = !c.sees(i0 + row + g + 8 * r, j0 + j) ? 0 : bad[j] ? NAN32 : x;
+					}
+					ds[m][n][e] = x;
 				}
-				ds[n][e] = x;
-			}
 		product<P>(o, ds, kt, 0);
 	}
 	copyWait<0>();
 	__syncthreads(); // queries may be overwritten
-	deliver<P>(head(dq, c.Tq, c.Hq, h, c.D), i0 + row, 0, qs, row, o, c.scale, c.scale);
+#pragma unroll
+	for (int m = 0; m < M; m++) deliver<P>(head(dq, c.Tq, c.Hq, h, c.D), i0 + row + m * 16, 0, qs, row + m * 16, o[m], c.scale, c.scale);
 }
 
 // The float32 twin.

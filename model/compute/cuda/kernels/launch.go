@@ -46,9 +46,14 @@ func Width(d int) int {
 
 // Attention is the launch of attention.
 func (h Heads) Attention() Launch {
-	t := tiles{64, 64}
-	if !h.BF16 {
+	t := tiles{128, 64}
+	switch p := Width(h.D); {
+	case !h.BF16:
 		t = tiles{32, 32}
+	case p == 128:
+		t.keys = 32
+	case p > 128:
+		t.queries = 64
 	}
 	l := h.launch("attention", t.queries+2*t.keys, h.Tk, t.keys)
 	l.Grid = [3]int{ceil(h.Tq, t.queries), h.Hq, h.B}
@@ -62,12 +67,12 @@ func (h Heads) Delta() Launch {
 
 // DQ is the launch of attention_dq.
 func (h Heads) DQ() Launch {
-	t := tiles{64, 64}
+	t := tiles{128, 32}
 	switch {
 	case !h.BF16:
-		t = tiles{32, 32}
+		t.queries = 32
 	case Width(h.D) > 128:
-		t.keys = 32
+		t.queries = 64
 	}
 	l := h.launch("attention_dq", 2*t.queries+2*h.stages()*t.keys, h.Tk, t.keys)
 	l.Grid = [3]int{ceil(h.Tq, t.queries), h.Hq, h.B}

@@ -48,6 +48,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"unsafe"
 
@@ -59,32 +60,48 @@ func main() {
 	dir := flag.String("dir", "model/compute/cuda/kernels", "folder of the sources")
 	check := flag.Bool("check", false, "compare, do not write")
 	flag.Parse()
-	if err := run(*lib, *dir, *check, flag.Args()); err != nil {
+	err := error(nil)
+	if flag.NArg() == 1 {
+		err = one(*lib, *dir, flag.Arg(0), *check)
+	} else {
+		err = each(flag.Args(), "-nvrtc", *lib, "-dir", *dir, fmt.Sprintf("-check=%v", *check))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(lib, dir string, check bool, modules []string) error {
+// each compiles every module in a process of its own: NVRTC numbers some labels through a process, and the PTX must not depend on that.
+func each(modules []string, args ...string) error {
+	if len(modules) == 0 {
+		modules = kernels.Modules[:]
+	}
+	for _, m := range modules {
+		cmd := exec.Command(os.Args[0], append(args, m)...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+func one(lib, dir, module string, check bool) error {
 	name := C.CString(lib)
 	defer C.free(unsafe.Pointer(name))
 	h := C.dlopen(name, C.RTLD_NOW)
 	if h == nil {
 		return errors.New(C.GoString(C.dlerror()))
 	}
-	if len(modules) == 0 {
-		modules = kernels.Modules[:]
-	}
-	for _, m := range modules {
-		if err := module(h, dir, m, check); err != nil {
-			return fmt.Errorf("%s.cu: %w", m, err)
-		}
+	if err := generate(h, dir, module, check); err != nil {
+		return fmt.Errorf("%s.cu: %w", module, err)
 	}
 	return nil
 }
 
-// module compiles one file.
-func module(lib unsafe.Pointer, dir, name string, check bool) error {
+// generate compiles one file.
+func generate(lib unsafe.Pointer, dir, name string, check bool) error {
 	stamp, err := kernels.Stamp(os.DirFS(dir), name)
 	if err != nil {
 		return err
