@@ -16,7 +16,8 @@ func newSummary() *cobra.Command {
 		Use:   "summary FILE...",
 		Short: "Tables of raw results that cpu wrote",
 		Long: `summary reads raw results (cpu --out) and prints one table in Markdown: a row for each setting, with the seconds of a step and the
-peak of the resident set in MB, and ratios to PyTorch's methods of the same rounds. Medians over the rounds; x is a speed.`,
+peak of the resident set in MB, and ratios to PyTorch's methods of the same rounds: x is a speed, and behind it, in brackets, the
+same in processor time over all threads, which a busy machine disturbs less. Medians over the rounds.`,
 		Example: "  splora-bench summary cmd/splora-bench/results/cpu.jsonl",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, files []string) error {
@@ -89,13 +90,13 @@ func (g *group) find(who, method string) *row {
 // markdown is a table of groups: ours, and beside it what it is compared with.
 func markdown(all []*group) string {
 	var b strings.Builder
-	fmt.Fprintln(&b, "| hidden · seq | compute | pattern | recompute | splora | PEFT LoRA | PyTorch's fastest exact SP-LoRA | x LoRA | x exact | peak / LoRA's |")
-	fmt.Fprintln(&b, "|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Fprintln(&b, "| hidden · seq | compute | pattern | recompute | threads | splora | PEFT LoRA | PyTorch's fastest exact SP-LoRA | x LoRA | x exact | peak / LoRA's |")
+	fmt.Fprintln(&b, "|---|---|---|---|---|---|---|---|---|---|---|")
 	for _, g := range all {
 		lora, exact := g.find(whoTorch, "lora"), g.exactPeer()
 		for i := range g.rows {
 			if r := &g.rows[i]; r.who == whoSplora && r.measured() {
-				fmt.Fprintf(&b, "| %d · %d | %s | %s | %s | %s%s | %s | %s | %s | %s | %s |\n", g.Shape.Hidden, g.Shape.Seq, g.DType, g.Pattern, g.Recompute,
+				fmt.Fprintf(&b, "| %d · %d | %s | %s | %s | %d | %s%s | %s | %s | %s | %s | %s |\n", g.Shape.Hidden, g.Shape.Seq, g.DType, g.Pattern, g.Recompute, g.Threads,
 					cell(r), strings.TrimSuffix(" "+r.method, " splora"), cell(lora), named(exact), speed(r, lora), speed(r, exact), share(r, lora))
 			}
 		}
@@ -122,7 +123,7 @@ func speed(r, other *row) string {
 	if other == nil {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", 1/ratio(r, other, Measurement.Step))
+	return fmt.Sprintf("%.2f (%.2f)", 1/ratio(r, other, Measurement.Step), 1/ratio(r, other, Measurement.Worked))
 }
 
 func share(r, other *row) string {

@@ -41,8 +41,8 @@ func TestTheSummaryOfARawFileHasItsMediansAndRatios(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
 	for _, want := range []string{
-		"| 64 · 10 | float32 | 2:4 | none | 2 s, 30 MB | 6 s, 100 MB | 10 s, 100 MB (recompute) | 3.00 | 5.00 | 0.30 |\n",
-		"| 64 · 10 | bfloat16 | 0.7 | block | 0.25 s, 9 MB splora:memory=fused | – | – | – | – | – |\n",
+		"| 64 · 10 | float32 | 2:4 | none | 2 | 2 s, 30 MB | 6 s, 100 MB | 10 s, 100 MB (recompute) | 3.00 (3.00) | 5.00 (5.00) | 0.30 |\n",
+		"| 64 · 10 | bfloat16 | 0.7 | block | 2 | 0.25 s, 9 MB splora:memory=fused | – | – | – | – | – |\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no line %q in\n%s", want, &out)
