@@ -22,19 +22,22 @@ func TestASurveySaysBeforehandWhatTheBackendComesToHold(t *testing.T) {
 		memory                                     decoder.Memory
 		dtype                                      tensor.DType
 	}{
-		{192, 520, 4, 4, 130, 1, 4, decoder.RecomputeBlock, decoder.MemoryFused, tensor.F32},
-		{192, 520, 4, 2, 300, 2, 20, decoder.RecomputeNone, decoder.MemoryFused, tensor.F32},
-		{192, 520, 4, 1, 700, 1, 16, decoder.RecomputeBlock, decoder.MemoryReuse, tensor.F32},
-		{192, 520, 4, 2, 300, 1, 16, decoder.RecomputeBlock, decoder.MemoryReuse, tensor.BF16},
-		{192, 520, 4, 4, 140, 2, 16, decoder.RecomputeNone, decoder.MemoryFused, tensor.BF16},
+		{192, 260, 4, 4, 130, 1, 4, decoder.RecomputeBlock, decoder.MemoryFused, tensor.F32},
+		{192, 260, 4, 2, 150, 2, 20, decoder.RecomputeNone, decoder.MemoryFused, tensor.F32},
+		{192, 260, 4, 1, 400, 1, 16, decoder.RecomputeBlock, decoder.MemoryReuse, tensor.F32},
+		{192, 260, 4, 2, 210, 1, 16, decoder.RecomputeBlock, decoder.MemoryReuse, tensor.BF16},
+		{192, 260, 4, 4, 97, 2, 16, decoder.RecomputeNone, decoder.MemoryFused, tensor.BF16},
 		{384, 200, 6, 6, 97, 3, 8, decoder.RecomputeNone, decoder.MemoryReuse, tensor.F32},
 	} {
-		for i, isa := range append(cpu.ISAs(), "") {
-			threads := 1 + 2*(i%2)
+		for _, isa := range append(cpu.ISAs(), "") {
+			threads := 1
+			if isa == "" {
+				threads = 3
+			}
 			name := fmt.Sprintf("%s, %d threads, %+v", isa, threads, c)
 			arch := decoder.Config{Vocab: 777, Hidden: c.hidden, Inter: c.inter, Layers: 1, Heads: c.heads, KVHeads: c.kv, HeadDim: c.hidden / c.heads,
 				MaxPositions: 1000, Eps: 1e-5, Rope: decoder.Rope{Theta: 1e4}}
-			if isa == "go" && c.seq > 200 {
+			if isa == "go" && c.seq > 130 {
 				continue // slow, and attention without tiles needs little
 			}
 			be := cpu.New(cpu.Config{Threads: threads, ISA: isa})
@@ -51,8 +54,10 @@ func TestASurveySaysBeforehandWhatTheBackendComesToHold(t *testing.T) {
 			if held := step(t, be, shy{be, be}, arch, w, lc, o); held > said.Scratch || threads == 1 && said.Scratch > held*5/4+(64<<10) {
 				t.Errorf("%s: said %d bytes, held %d", name, said.Scratch, held)
 			}
-			if held := step(t, be, be, arch, w, lc, o); held != said.Scratch {
-				t.Errorf("%s: said %d bytes, reserved and held %d", name, said.Scratch, held)
+			if isa == "" {
+				if held := step(t, be, be, arch, w, lc, o); held != said.Scratch {
+					t.Errorf("%s: said %d bytes, reserved and held %d", name, said.Scratch, held)
+				}
 			}
 			be.Close()
 		}
