@@ -67,29 +67,18 @@ func parseDevice(name string) (n int, must bool, err error) {
 	return 0, false, usagef("--device %q: auto, cpu, cuda or cuda:N", name)
 }
 
-// libraries are the folders, beside those that the loader knows, in which NVIDIA's libraries may be: the toolkit's, and those
-// that wheels bring into a Python's site-packages.
-func libraries() []string {
-	home, _ := os.UserHomeDir()
-	var found []string
-	for _, p := range []string{
-		under(os.Getenv("CUDA_HOME"), "/lib64"), "/usr/local/cuda/lib64",
-		wheel(os.Getenv("VIRTUAL_ENV")), wheel(os.Getenv("CONDA_PREFIX")), wheel(home + "/.local"), wheel(home + "/.pyenv/versions/*"),
-		wheel("/usr/local"), wheel("/opt/conda"), wheel("/usr"),
+// libraries are the folders that the environment names in which NVIDIA's libraries may be: a toolkit's, and those that wheels bring
+// into the active Python's site-packages.
+func libraries() (found []string) {
+	for variable, below := range map[string]string{
+		"CUDA_HOME":    "lib64",
+		"VIRTUAL_ENV":  "lib/python3*/site-packages/nvidia/*/lib",
+		"CONDA_PREFIX": "lib/python3*/site-packages/nvidia/*/lib",
 	} {
-		list, _ := filepath.Glob(p)
-		found = append(found, list...)
+		if dir := os.Getenv(variable); dir != "" {
+			list, _ := filepath.Glob(filepath.Join(dir, below))
+			found = append(found, list...)
+		}
 	}
 	return found
-}
-
-// wheel is where a Python under that prefix has the libraries of NVIDIA's wheels.
-func wheel(prefix string) string { return under(prefix, "/lib/python3*/*-packages/nvidia/*/lib") }
-
-// under is a path in a folder; nothing when there is no folder.
-func under(dir, path string) string {
-	if dir == "" {
-		return ""
-	}
-	return dir + path
 }

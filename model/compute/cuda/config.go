@@ -24,7 +24,8 @@ const align = 256
 type Config struct {
 	// Device is the GPU's number among those visible to the process.
 	Device int
-	// CUBLAS is the path of libcublas.so; "": the newest one where the loader looks, and then in Libraries.
+	// CUBLAS is the path of libcublas.so; "": the newest one where the loader looks, then in Libraries, then where CUDA's toolkit and
+	// the wheels of this machine's Pythons put it.
 	CUBLAS string
 	// Libraries are folders to look in for libcublas.so.13, .12, .11.
 	Libraries []string

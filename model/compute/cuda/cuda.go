@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"gorgonia.org/cu"
 
@@ -44,7 +45,7 @@ func Open(c Config) (b *Backend, err error) {
 		return nil, err
 	}
 	b = &Backend{config: c, modules: map[string]cu.Module{}, kernels: map[kernelKey]*kernel{}}
-	if b.lib, err = cublas.Load(c.CUBLAS, c.Libraries); err != nil {
+	if b.lib, err = cublas.Load(c.CUBLAS, append(slices.Clone(c.Libraries), folders()...)); err != nil {
 		return nil, fmt.Errorf("cuda: %w; or use --device cpu", err)
 	}
 	runtime.LockOSThread()
