@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,8 @@ func openCache(ctx context.Context, c Config, tok Tokenizer) (*Set, error) {
 func openKeyed(ctx context.Context, key, before string, c Config, tok Tokenizer) (*Set, error) {
 	path := filepath.Join(c.CacheDir, key+".rows")
 	if s, err := load(path); err == nil {
+		now := time.Now()
+		_ = os.Chtimes(path, now, now) // it is in use; a folder that must not be written keeps its files anyway
 		return s, nil
 	}
 	if err := os.MkdirAll(c.CacheDir, 0o755); err != nil {
@@ -55,7 +58,25 @@ func openKeyed(ctx context.Context, key, before string, c Config, tok Tokenizer)
 	if err := publish(ctx, path, before, c, tok); err != nil {
 		return nil, err
 	}
+	dropUnused(c.CacheDir)
 	return reload(path)
+}
+
+// unused is how long a cache file that no run opens is kept.
+const unused = 60 * 24 * time.Hour
+
+// cacheName is what the files of this cache are called; others in the same folder are none of ours.
+var cacheName = regexp.MustCompile(`^[0-9a-f]{32}\.rows(\.aside)?$`)
+
+// dropUnused removes what no run has opened for long from a cache folder. Who still has a file mapped keeps it.
+func dropUnused(dir string) {
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		info, err := e.Info()
+		if err == nil && cacheName.MatchString(e.Name()) && info.Mode().IsRegular() && time.Since(info.ModTime()) > unused {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 // reload maps a cache file that has just been written.

@@ -231,3 +231,38 @@ func TestAFailedBuildLeavesNothingAndWaitingCanBeCancelled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCacheFilesThatNoRunOpensAreRemovedInTheEnd(t *testing.T) {
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "a.txt")
+	_, tok := golden(t)
+	write := func(text string) Set {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(context.Background(), config(file, dir), tok)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return *s
+	}
+	rows := func(s Set) string { return filepath.Join(dir, s.Key()+".rows") }
+	used, left := rows(write(texts(5))), rows(write(texts(6)))
+	foreign := filepath.Join(dir, "my.rows")
+	if err := os.WriteFile(foreign, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-unused - time.Hour)
+	for _, path := range []string{used, left, foreign} {
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(texts(5)) // opens one of them again
+	fresh := rows(write(texts(7)))
+	for path, want := range map[string]bool{used: true, left: false, foreign: true, fresh: true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: there %v, want %v", filepath.Base(path), err == nil, want)
+		}
+	}
+}
