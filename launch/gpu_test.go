@@ -273,19 +273,29 @@ func TestARestartWaitsUntilMemoryIsFreed(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	s := h200s(2)
 	c, dir := onGPUs(t, s, "crashes", 2)
-	c.MaxRestarts = 1
+	core, logs := observer.New(zap.WarnLevel)
+	c.MaxRestarts, c.Logger = 1, zap.New(core)
 	done := launched(c)
 	waitFor("ready-0")
 	waitFor("ready-1")
 	s.hold(1, Holder{77, "splora", 80 << 30}) // what the driver has not freed yet
 	os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
-	go func() { time.Sleep(300 * time.Millisecond); s.free(1) }()
-	r := <-done
-	if r.ExitCode != ExitDone || len(r.Attempts) != 2 {
-		t.Fatalf("report %+v", r)
+	for logs.FilterMessageSnippet("waiting for memory to be freed: GPU "+s.uuid(1)+": 81924 MiB").Len() == 0 {
+		select {
+		case r := <-done:
+			t.Fatalf("it did not wait: %+v", r)
+		case <-time.After(time.Millisecond):
+		}
 	}
-	if gap := r.Attempts[1].Start.Sub(r.Attempts[0].End); gap < 200*time.Millisecond {
-		t.Errorf("the second attempt began %v after the first: before the memory was free", gap)
+	time.Sleep(3 * c.GPUPoll)
+	freed := time.Now()
+	s.free(1)
+	r := <-done
+	if r.ExitCode != ExitDone || len(r.Attempts) != 2 || !r.Attempts[1].Start.After(freed) {
+		t.Fatalf("freed at %v, report %+v", freed, r)
+	}
+	if n := logs.FilterMessageSnippet("waiting for memory").Len(); n != 1 {
+		t.Errorf("it says %d times that it waits", n)
 	}
 }
 
