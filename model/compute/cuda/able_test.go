@@ -19,6 +19,15 @@ func TestAnOldDriverAndAnOldGPUAreTold(t *testing.T) {
 	}
 }
 
+func TestAKernelThatWantsMoreSharedMemoryThanThereIsIsTold(t *testing.T) {
+	if err := shares(99<<10, 99<<10); err != nil {
+		t.Error(err)
+	}
+	if err := shares(101<<10, 99<<10); err == nil || !strings.Contains(err.Error(), "103424 bytes") || !strings.Contains(err.Error(), "at most 101376") {
+		t.Error(err)
+	}
+}
+
 func TestTheLastOperationsAreToldNewestFirst(t *testing.T) {
 	var r recent
 	if r.String() != "" {

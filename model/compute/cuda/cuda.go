@@ -21,6 +21,7 @@ type Backend struct {
 	q       *driver.Queue
 	name    string
 	number  int // of multiprocessors
+	shared  int // bytes of shared memory that a block may ask for
 	modules map[string]cu.Module
 	kernels map[kernelKey]*kernel
 	lib     *cublas.Library
@@ -105,6 +106,10 @@ func able(version, major, minor int) error {
 // start does what needs the context.
 func (b *Backend) start(d cu.Device) (err error) {
 	if b.number, err = d.Attribute(cu.MultiprocessorCount); err != nil {
+		return err
+	}
+	const perBlockOptIn = 97 // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+	if b.shared, err = d.Attribute(perBlockOptIn); err != nil {
 		return err
 	}
 	if err := b.load(); err != nil {

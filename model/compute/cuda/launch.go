@@ -68,8 +68,19 @@ func (b *Backend) kernel(module string, key kernelKey, shared int) (*kernel, err
 	if shared <= k.shared {
 		return k, nil
 	}
+	if err := shares(shared, b.shared); err != nil {
+		return k, err
+	}
 	k.shared = shared
 	return k, b.q.Share(k.f, shared)
+}
+
+// shares reports whether a block can have so much of a multiprocessor's shared memory.
+func shares(n, most int) error {
+	if n > most {
+		return fmt.Errorf("%d bytes of shared memory are needed, and this GPU gives a block at most %d: heads this large need a data center's GPU, or --device cpu", n, most)
+	}
+	return nil
 }
 
 func op1(op string, t tensor.Tensor) kernelKey { return kernelKey{op: op, types: 1, t: t.DType} }
