@@ -46,8 +46,13 @@ func (c *Cache) Len() int { return c.n }
 // Cut forgets all but the first n tokens.
 func (c *Cache) Cut(n int) { c.n = min(c.n, n) }
 
-// Next appends tokens and gives the logits [V] after the last of them.
-func (c *Cache) Next(tokens []int32) ([]float32, error) {
+// Next appends tokens and gives the logits [V] after the last of them. With an error none of them is appended.
+func (c *Cache) Next(tokens []int32) (logits []float32, err error) {
+	defer func(n int) {
+		if err != nil {
+			c.Cut(n)
+		}
+	}(c.n)
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("decoder: no token to go on from")
 	}

@@ -65,6 +65,31 @@ func cached(t *testing.T, dt tensor.DType, tolerance float64) {
 	}
 }
 
+func TestAPromptThatFailsInALaterPieceLeavesTheCacheAsItWas(t *testing.T) {
+	g := load(t, "llama")
+	whole := g.model(t, lora.SPLoRA, nil, Options{})
+	m, err := New(whole.Backend, whole.Config, whole.Weights, whole.Adapters, Options{Seq: 3, Cache: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, tokens := m.NewCache(), g.batch().Tokens
+	if _, err := c.Next(tokens[:2]); err != nil {
+		t.Fatal(err)
+	}
+	bad := append(append([]int32(nil), tokens[2:9]...), int32(m.Config.Vocab))
+	if _, err := c.Next(bad); err == nil || c.Len() != 2 {
+		t.Errorf("%v; the cache holds %d tokens, want 2", err, c.Len())
+	}
+	got, err := c.Next(tokens[2:9])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := m.NewCache().Next(tokens[:9])
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("what follows differs (%v)", err)
+	}
+}
+
 func TestAPromptLongerThanThePlanRunsInPieces(t *testing.T) {
 	g := load(t, "mistral")
 	whole := g.model(t, lora.SPLoRA, nil, Options{Cache: 40})
