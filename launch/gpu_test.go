@@ -322,20 +322,18 @@ func TestASignalEndsTheWaitingForMemory(t *testing.T) {
 	s := h200s(1)
 	c, dir := onGPUs(t, s, "crashes", 1)
 	sigs := make(chan os.Signal)
-	c.MaxRestarts, c.GPUWait, c.Signals = 5, time.Hour, sigs
+	core, logs := observer.New(zap.WarnLevel)
+	c.MaxRestarts, c.GPUWait, c.Signals, c.Logger = 5, time.Hour, sigs, zap.New(core)
 	done := launched(c)
 	waitFor("ready-0")
 	s.hold(0, Holder{4242, "x", 80 << 30})
 	os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
-	for {
-		select {
-		case sigs <- syscall.SIGTERM:
-		case r := <-done:
-			if r.ExitCode != ExitFailed || !strings.Contains(r.Reason, "SIGTERM") {
-				t.Errorf("report %+v", r)
-			}
-			return
-		}
+	for logs.FilterMessageSnippet("waiting for memory").Len() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	sigs <- syscall.SIGTERM
+	if r := <-done; r.ExitCode != ExitFailed || len(r.Attempts) != 1 || !strings.Contains(r.Reason, "not restarted after SIGTERM") {
+		t.Errorf("report %+v", r)
 	}
 }
 
