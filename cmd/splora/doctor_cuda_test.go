@@ -89,7 +89,7 @@ func TestARunOnAGPUWritesItsHealth(t *testing.T) {
 	}
 }
 
-func TestDoctorOnTheGPUFindsItWell(t *testing.T) {
+func TestDoctorFindsTheMachinesGPUWell(t *testing.T) {
 	if !cudatest.Driver() {
 		t.Skip("no GPU")
 	}
@@ -109,7 +109,7 @@ func TestDoctorOnTheGPUFindsItWell(t *testing.T) {
 }
 
 // What a restart waits for: memory in use is seen, with who holds it, and its end, too.
-func TestMemoryHeldOnTheGPUIsSeenUntilItIsFreed(t *testing.T) {
+func TestMemoryHeldOnTheMachinesGPUIsSeenUntilItIsFreed(t *testing.T) {
 	if !cudatest.Driver() {
 		t.Skip("no GPU")
 	}
