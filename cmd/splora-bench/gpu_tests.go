@@ -23,6 +23,7 @@ var gpuTests = [...]struct {
 	{"model/decoder", "OnTheDevice", []string{"decoder/goldens"}},
 	{"launch", "TheMachinesDriver", []string{"nvml/enumerate"}},
 	{"cmd/splora", "OnTheGPU|MemoryOfTheDevice", []string{"splora/train", "splora/eval", "splora/generate"}},
+	{"cmd/splora", "MachinesGPU", []string{"splora/doctor", "nvml/memory-wait"}},
 	{"cmd/splora", "TwoRanksOverNCCL", []string{"nccl/communicator", "nccl/collectives", "dist/two-ranks-one-gpu"}},
 }
 
