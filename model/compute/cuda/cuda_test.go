@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
@@ -256,5 +257,66 @@ func TestAPieceIsRepeatedOverADestinationOfAnyLength(t *testing.T) {
 		if want := bytes.Repeat(piece, s[0]/s[1]+1)[:s[0]]; !bytes.Equal(got, want) {
 			t.Errorf("%d bytes of a piece of %d differ", s[0], s[1])
 		}
+	}
+}
+
+func TestAProductWithALargeHalfWeightIsTakenInPieces(t *testing.T) {
+	b := cudatest.Open(t, cuda.Config{})
+	rng := rand.New(rand.NewPCG(5, 6))
+	const m, rows, cols = 3, 1500, 1111 // more than the scratch memory holds
+	half := tensor.New(tensor.BF16, rows, cols)
+	for i := range half.Uint16() {
+		half.Uint16()[i] = tensor.ToBF16(float32(rng.NormFloat64()))
+	}
+	w := make([]float32, rows*cols)
+	tensor.Widen(w, half)
+	up := func(t tensor.Tensor) tensor.Tensor {
+		d := t
+		d.Mem = b.Alloc(t.Bytes())
+		b.Upload(d, t.Mem.Host)
+		return d
+	}
+	y := up(half)
+	for _, ty := range []bool{false, true} {
+		for _, tx := range []bool{false, true} {
+			k, n := rows, cols
+			if ty {
+				k, n = n, k
+			}
+			x, dst := tensor.New(tensor.F32, m, k), tensor.New(tensor.F32, m, n)
+			if tx {
+				x = x.Reshape(k, m)
+			}
+			for _, v := range [][]float32{x.Float32(), dst.Float32()} {
+				for i := range v {
+					v[i] = float32(rng.NormFloat64())
+				}
+			}
+			d := up(dst)
+			b.Gemm(d, 0.5, up(x), tx, y, ty, 2)
+			got := make([]float32, m*n)
+			b.Download(tensor.Of(got).Mem.Host, d)
+			var off, norm float64
+			for i := range got {
+				want := 2 * float64(dst.Float32()[i])
+				for p := range k {
+					xi, wi := i/n*k+p, p*cols+i%n
+					if tx {
+						xi = p*m + i/n
+					}
+					if ty {
+						wi = i%n*cols + p
+					}
+					want += 0.5 * float64(x.Float32()[xi]) * float64(w[wi])
+				}
+				off, norm = off+(float64(got[i])-want)*(float64(got[i])-want), norm+want*want
+			}
+			if e := math.Sqrt(off / norm); !(e <= 1e-6) {
+				t.Errorf("transposed %v, %v: relative error %.1e", tx, ty, e)
+			}
+		}
+	}
+	if err := b.Sync(); err != nil {
+		t.Error(err)
 	}
 }
