@@ -42,7 +42,7 @@ func (e Event) verdict() verdict {
 	case EventXid:
 		return xid(e.Xid)
 	}
-	return verdict{what: string(e.Kind)}
+	return verdict{what: "look at nvidia-smi -q"}
 }
 
 func xid(n int) verdict {
