@@ -12,7 +12,7 @@ const half = 3e-3
 
 // halfShapes are m, n, k around the sizes of a matrix unit's tiles (16, 32, 64), LoRA's thin ones, and inner sizes beyond its blocks.
 var halfShapes = [][3]int{{1, 1, 1}, {1, 75, 130}, {2, 16, 33}, {16, 16, 32}, {32, 32, 64}, {17, 33, 31}, {31, 65, 97}, {16, 200, 70}, {130, 16, 45},
-	{70, 90, 16}, {64, 128, 2}, {33, 1, 40}, {100, 47, 1100}, {150, 300, 20}, {5, 300, 64}, {47, 31, 2100}}
+	{70, 90, 16}, {64, 128, 2}, {33, 1, 40}, {100, 47, 1100}, {150, 300, 20}, {530, 600, 33}, {5, 300, 64}, {47, 31, 2100}}
 
 var gemmHalfCases = []oneCase{
 	{"Gemm of bfloat16 sums in float32 and rounds once, if dst is bfloat16", func(e *env) {

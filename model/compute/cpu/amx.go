@@ -73,6 +73,7 @@ type unitSide struct {
 	side
 	parts  int
 	pairs  bool     // laid out as op(b)
+	first  int      // row: these are rows [first, first+rows) of op(x)
 	packed []uint16 // beforehand; block of k by block, in it panel by panel
 }
 
@@ -106,11 +107,7 @@ func (s *unitSide) pack(u *amx.Packing, dst []uint16, p, k0, kc int) {
 // fast packs by the kernels, as rows or along; false if a part is not finite.
 func (s *unitSide) fast(u *amx.Packing, dst []uint16, p, k0, kc int) bool {
 	d, size, rows := unsafe.Pointer(&dst[0]), s.t.DType.Size(), s.rowsAt(p)
-	first := p*amx.Rows*s.t.Cols + k0
-	if s.along {
-		first = k0*s.t.Cols + p*amx.Rows
-	}
-	src, stride := element(s.t, first), s.t.Cols*size
+	src, stride := element(s.t, s.index(p*amx.Rows, k0)), s.t.Cols*size
 	switch {
 	case s.parts == 1 && s.along:
 		u.Along16(d, src, stride, rows, kc)
@@ -124,17 +121,21 @@ func (s *unitSide) fast(u *amx.Packing, dst []uint16, p, k0, kc int) bool {
 	return true
 }
 
+// index is that of element k of a row in t's memory.
+func (s *unitSide) index(row, k int) int {
+	if s.along {
+		return k*s.t.Cols + s.first + row
+	}
+	return (s.first+row)*s.t.Cols + k
+}
+
 // careful packs element by element.
 func (s *unitSide) careful(dst []uint16, p, k0, kc int) {
 	var x [1]float32
 	clear(dst)
 	for r := range s.rowsAt(p) {
 		for k := range kc {
-			at := (p*amx.Rows+r)*s.t.Cols + k0 + k
-			if s.along {
-				at = (k0+k)*s.t.Cols + p*amx.Rows + r
-			}
-			widen(x[:], elements(s.t, at, 1), 0)
+			widen(x[:], elements(s.t, s.index(p*amx.Rows+r, k0+k), 1), 0)
 			for part, v := range amx.Split(x[0]) {
 				dst[amx.Index(r, k, part, s.parts, s.pairs)] = v
 			}
@@ -238,7 +239,8 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 func (t *unitTask) finish(w *worker, c []float32, f0, f1, m, k0, m0, m1 int) {
 	switch {
 	case t.reduce != nil:
-		t.reduce.take(w, c, f0, f1, m, m == m0, m == m1-1)
+		first := t.fixed.first / amx.Rows
+		t.reduce.take(w, c, first+f0, first+f1, m, m == m0, m == m1-1)
 	case k0 < t.span:
 		t.store(c, f0, f1, m, t.beta)
 	default:
@@ -248,10 +250,7 @@ func (t *unitTask) finish(w *worker, c []float32, f0, f1, m, k0, m0, m1 int) {
 
 // panel is moving panel m, packed.
 func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
-	switch {
-	case t.moving.packed != nil:
-		return t.moving.at(m, k0, kc)
-	case t.merge != nil:
+	if t.merge != nil {
 		return t.merged(w, m, k0, kc)
 	}
 	w.unit.panel = aligned(w.unit.panel, t.moving.size(kc))
@@ -277,15 +276,9 @@ func (t *unitTask) expect(s *amx.Strip, panel []uint16, now, m, k0, kc int) {
 		t.merge.expect(s, now, m, k0, kc)
 		return
 	}
-	row, at := x.t.Cols*x.t.DType.Size(), m*amx.Rows*x.t.Cols+k0
-	if x.along {
-		at = k0*x.t.Cols + m*amx.Rows
-	}
-	lines := 64 * (max(t.fixed.parts, x.parts)/2 + 1)
+	row, at := x.t.Cols*x.t.DType.Size(), x.index(m*amx.Rows, k0)
 	switch {
 	case k0 >= t.k || at >= x.t.Len():
-	case x.packed != nil:
-		s.Next, s.Apart, s.PerStep = unsafe.Pointer(&x.at(m, k0, min(kc, t.k-k0))[0]), lines, 2*lines
 	case x.along:
 		s.Next, s.Apart, s.PerStep = element(x.t, at), row, 2*row
 	default:
@@ -318,11 +311,11 @@ func (t *unitTask) store(c []float32, f0, f1, m int, beta float32) {
 		put = t.u.Store16
 	}
 	for f := f0; f < f1; f++ {
-		i, j, rows, cols := f, m, t.fixed.rowsAt(f), t.moving.rowsAt(m)
+		i, j, rows, cols := t.fixed.first+f*amx.Rows, m*amx.Rows, t.fixed.rowsAt(f), t.moving.rowsAt(m)
 		if t.fixed.pairs {
-			i, j, rows, cols = m, f, cols, rows
+			i, j, rows, cols = j, i, cols, rows
 		}
-		dst := element(t.dst, i*amx.Rows*t.dst.Cols+j*amx.Rows)
+		dst := element(t.dst, i*t.dst.Cols+j)
 		put(dst, t.dst.Cols*t.dst.DType.Size(), unsafe.Pointer(&c[(f-f0)*amx.Block]), rows, cols, t.alpha, beta)
 	}
 }
@@ -345,13 +338,27 @@ func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta
 	return t
 }
 
-// unitGemm sets dst = α·op(a)·op(b) + β·dst. The fixed side is packed beforehand, the other, too, if it meets several blocks.
+// unitGemm sets dst = α·op(a)·op(b) + β·dst.
 func (b *Backend) unitGemm(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) {
 	t := &b.tasks.unit
 	*t = b.newUnit(dst, alpha, am, ta, bm, tb, beta)
-	b.packBefore(&t.fixed, &b.gemm.fixed, t.k, t.kc)
-	if t.fixed.panels() > unitPanels {
-		b.packBefore(&t.moving, &b.gemm.moving, t.k, t.kc)
+	b.runUnit(t)
+}
+
+// runUnit packs as many rows of the fixed side at a time as make work for all threads, and multiplies them. Each block of them meets the
+// other side packed anew: that costs less than to bring packed panels from far away.
+func (b *Backend) runUnit(t *unitTask) {
+	all := t.fixed.rows
+	step := t.atOnce(b.pool.threads())
+	for ; t.fixed.first < all; t.fixed.first += step {
+		t.fixed.rows = min(step, all-t.fixed.first)
+		b.packBefore(&t.fixed, &b.gemm.fixed, t.k, t.kc)
+		b.pool.run(t, t.pieces(), 1)
 	}
-	b.pool.run(t, t.pieces(), 1)
+}
+
+// atOnce is that number of rows. No result depends on it.
+func (t *unitTask) atOnce(threads int) int {
+	blocks := (4*threads + t.groups() - 1) / t.groups()
+	return blocks * unitPanels * amx.Rows
 }

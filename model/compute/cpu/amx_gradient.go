@@ -27,11 +27,7 @@ func (b *Backend) unitAdapter(da, db, dy, x tensor.Tensor, w *sparse.Weight, bm,
 	*t = b.newGradient(dy, x)
 	t.reduce = &b.tasks.reducer
 	b.setReducer(t.reduce, w, bm, am, x.DType)
-	b.packBefore(&t.fixed, &b.gemm.fixed, t.k, t.kc)
-	if t.fixed.panels() > unitPanels {
-		b.packBefore(&t.moving, &b.gemm.moving, t.k, t.kc)
-	}
-	b.pool.run(t, t.pieces(), 1)
+	b.runUnit(t)
 	b.addParts(da, t.reduce.partA, s)
 	b.addParts(db, t.reduce.partB, s)
 }

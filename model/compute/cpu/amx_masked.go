@@ -182,8 +182,7 @@ func (b *Backend) unitMasked(y, x tensor.Tensor, w *sparse.Weight, bm, am tensor
 	t.merge = &b.tasks.merger
 	b.setMerger(t.merge, w, bm, am, s, columns, x.DType)
 	t.moving.parts = t.merge.parts
-	b.packBefore(&t.fixed, &b.gemm.fixed, t.k, t.kc)
-	b.pool.run(t, t.pieces(), 1)
+	b.runUnit(t)
 }
 
 // newMasked is that task without its merger, nothing packed.
@@ -228,10 +227,13 @@ func (g *merger) expect(s *amx.Strip, now, m, k0, kc int) {
 
 // merged is moving panel m of a masked weight; together panels are made at a time.
 func (t *unitTask) merged(w *worker, m, k0, kc int) []uint16 {
-	n := t.moving.size(kc)
-	w.unit.panel = aligned(w.unit.panel, t.together*(n+panelGap))
+	n, step := t.moving.size(kc), t.moving.size(kc)
+	if t.together > 1 {
+		step += panelGap
+	}
+	w.unit.panel = aligned(w.unit.panel, t.together*step)
 	if m%t.together == 0 {
 		t.merge.panels(w, w.unit.panel, m, min(t.together, t.moving.panels()-m), k0, kc)
 	}
-	return w.unit.panel[m%t.together*(n+panelGap):][:n]
+	return w.unit.panel[m%t.together*step:][:n]
 }

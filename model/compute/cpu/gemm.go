@@ -20,8 +20,8 @@ const (
 
 // gemmBuffers are the packed operands; they grow to what the largest product needs and stay.
 type gemmBuffers struct {
-	a, b, c       []float32
-	fixed, moving []uint16 // of a unit for bfloat16
+	a, b, c []float32
+	fixed   []uint16 // of a unit for bfloat16
 }
 
 // side is op(a) or op(b)ᵀ: rows × k elements, packed in panels of `width` rows.

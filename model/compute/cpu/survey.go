@@ -72,7 +72,7 @@ func (s *survey) Reserve() {
 		"kept.x": &b.kept.x, "kept.y": &b.kept.y, "kept.a": &b.kept.a, "kept.b": &b.kept.b} {
 		grow(buf, s.shared[name]/4)
 	}
-	b.gemm.fixed, b.gemm.moving = aligned(b.gemm.fixed, s.shared["gemm.fixed"]/2), aligned(b.gemm.moving, s.shared["gemm.moving"]/2)
+	b.gemm.fixed = aligned(b.gemm.fixed, s.shared["gemm.fixed"]/2)
 	b.masked.a, b.masked.b = aligned(b.masked.a, s.shared["masked.a"]/2), aligned(b.masked.b, s.shared["masked.b"]/2)
 	sized(&b.masked.half, s.shared["masked.half"]/2)
 	sized(&b.masked.none, s.shared["masked.none"]/8)
@@ -186,16 +186,17 @@ func (s *survey) byKeys(pieces int, m *attn, keys int, back bool) {
 
 // unit is a product on the matrix unit.
 func (s *survey) unit(t unitTask) {
-	rows, panels := min(unitPanels, t.fixed.panels()), t.fixed.panels()
+	t.fixed.rows = min(t.fixed.rows, t.atOnce(len(s.own)))
+	rows := min(unitPanels, t.fixed.panels())
 	if t.k > t.kc {
 		rows *= min(t.group, t.moving.panels())
 	}
-	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*panels)
-	if panels > unitPanels {
-		s.shared.at("gemm.moving", 2*t.moving.size(t.k)*t.moving.panels())
-	} else {
-		s.each(t.pieces(), "unit.panel", 2*t.moving.size(min(t.k, t.kc)))
+	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*t.fixed.panels())
+	panel := t.moving.size(min(t.k, t.kc))
+	if t.together > 1 {
+		panel = t.together * (panel + panelGap)
 	}
+	s.each(t.pieces(), "unit.panel", 2*panel)
 	s.each(t.pieces(), "unit.blocks", 4*rows*amx.Block)
 }
 
@@ -369,13 +370,10 @@ func (s *survey) masked(y, x tensor.Tensor, w *sparse.Weight, a tensor.Tensor, c
 	if y.Len() == 0 {
 		return
 	}
-	rows := min(unitPanels, t.fixed.panels())
-	if t.k > t.kc {
-		rows *= min(t.group, t.moving.panels())
+	if r == 0 {
+		t.moving.parts = min(t.moving.parts, partsOf(w.Values.DType))
 	}
-	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*t.fixed.panels())
-	s.each(t.pieces(), "unit.panel", 2*t.together*(t.moving.size(min(t.k, t.kc))+panelGap))
-	s.each(t.pieces(), "unit.blocks", 4*rows*amx.Block)
+	s.unit(t)
 	s.shared.at("masked.none", 8*mergeCols/2)
 	if r > 0 {
 		s.shared.at("masked.scaled", 4*w.Out*r)
