@@ -223,6 +223,8 @@ static void runBlock() {
 		order(warp, (threads + 31) / 32);
 		order(lane, 32);
 		for (int w = 0; w < (threads + 31) / 32; w++) {
+			seed = seed ? seed * 6364136223846793005 + 1442695040888963407 : 0;
+			bool greedy = !seed || seed >> 63; // in disorder, half of the time, a warp leaves the turn to others wherever it waits
 			for (bool again = true; again;) {
 				again = false;
 				for (int k = 0; k < 32; k++) {
@@ -232,7 +234,7 @@ static void runBlock() {
 					again = moved = true;
 					done += fibers[i].state == DONE;
 				}
-				again = again && !seed; // in disorder warps leave each other the turn wherever one waits
+				again = again && greedy;
 			}
 		}
 		if (!moved) stuck();

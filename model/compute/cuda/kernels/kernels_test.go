@@ -1,6 +1,7 @@
 package kernels
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,38 @@ func TestEveryPTXIsOfItsSource(t *testing.T) {
 		}
 		if !strings.Contains(text, "\n.version 7.8\n.target sm_80\n") || !strings.HasSuffix(text, "}\n\n\x00") {
 			t.Errorf("%s.ptx is not the whole of PTX 7.8 for sm_80", m)
+		}
+	}
+}
+
+func TestRegistersAreThoseOfTheKernelsAndFewAreSpilled(t *testing.T) {
+	text, err := os.ReadFile("registers.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := Stamps(os.DirFS("."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if lines[0] != want {
+		t.Errorf("registers.txt is stale: internal/gen -ptxas writes it")
+	}
+	kernels := 0
+	for _, m := range Modules {
+		kernels += strings.Count(string(PTX(m)), ".visible .entry ")
+	}
+	if len(lines[2:]) != 2*kernels {
+		t.Errorf("%d rows for %d kernels on two architectures", len(lines[2:]), kernels)
+	}
+	for _, line := range lines[2:] {
+		var arch, name string
+		var registers, stores, loads int
+		if _, err := fmt.Sscanf(line, "%s %s %d registers %d stores %d loads", &arch, &name, &registers, &stores, &loads); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if registers > 255 || stores > 96 || loads > 128 {
+			t.Errorf("%s spills: its speed is not what its source promises", line)
 		}
 	}
 }

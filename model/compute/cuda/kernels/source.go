@@ -41,4 +41,17 @@ func Stamp(fsys fs.FS, module string) (string, error) {
 	return fmt.Sprintf("// sha256 %x", h.Sum(nil)), nil
 }
 
+// Stamps is the hash of all modules' stamps.
+func Stamps(fsys fs.FS) (string, error) {
+	h := sha256.New()
+	for _, m := range Modules {
+		s, err := Stamp(fsys, m)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(h, m, s)
+	}
+	return fmt.Sprintf("# sha256 %x", h.Sum(nil)), nil
+}
+
 var include = regexp.MustCompile(`(?m)^#include "([^"]+)"`)

@@ -4,6 +4,7 @@
 //
 //	python3 -m pip download --no-deps nvidia-cuda-nvrtc-cu11==11.8.89 && unzip -q nvidia_cuda_nvrtc_cu11-*.whl
 //	go run -tags cuda ./model/compute/cuda/kernels/internal/gen -nvrtc nvidia/cuda_nvrtc/lib/libnvrtc.so.11.2 [-dir DIR] [-check] [module …]
+//	go run -tags cuda ./model/compute/cuda/kernels/internal/gen -ptxas PATH
 //
 // NVRTC of CUDA 11.8 writes PTX ISA 7.8, which every driver since then loads; a later one's PTX needs a later driver and is refused.
 // With -check nothing is written: it fails where the PTX beside a source is not what the compiler gives.
@@ -59,9 +60,12 @@ func main() {
 	lib := flag.String("nvrtc", "libnvrtc.so.11.2", "NVRTC of CUDA 11.8")
 	dir := flag.String("dir", "model/compute/cuda/kernels", "folder of the sources")
 	check := flag.Bool("check", false, "compare, do not write")
+	ptxas := flag.String("ptxas", "", "write registers.txt with this assembler")
 	flag.Parse()
 	err := error(nil)
-	if flag.NArg() == 1 {
+	if *ptxas != "" {
+		err = registers(*ptxas, *dir)
+	} else if flag.NArg() == 1 {
 		err = one(*lib, *dir, flag.Arg(0), *check)
 	} else {
 		err = each(flag.Args(), "-nvrtc", *lib, "-dir", *dir, fmt.Sprintf("-check=%v", *check))
