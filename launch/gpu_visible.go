@@ -18,6 +18,16 @@ func lookup(env []string, name string) (value string, ok bool) {
 	return "", false
 }
 
+// HidesGPUs tells an environment in which CUDA_VISIBLE_DEVICES shows none, as people set it to compute on the CPU.
+func HidesGPUs(env []string) bool {
+	list, set := lookup(env, "CUDA_VISIBLE_DEVICES")
+	first, _, _ := strings.Cut(list, ",")
+	return set && ends(strings.TrimSpace(first))
+}
+
+// ends tells an entry that ends CUDA's list.
+func ends(e string) bool { return e == "" || e == "-1" || e == "NoDevFiles" }
+
 // visible gives those of all that CUDA_VISIBLE_DEVICES of env names, in its order: indices, UUIDs of GPUs or MIG
 // instances, or unique beginnings of them. Unset: all GPUs, without instances. CUDA ends the list without a word
 // at the first entry that it cannot use; here only "-1" and "NoDevFiles" end it, and a wrong entry is an error.
@@ -29,7 +39,7 @@ func visible(all []GPU, env []string) ([]GPU, error) {
 	}
 	var out []GPU
 	for e := range strings.SplitSeq(list, ",") {
-		if e = strings.TrimSpace(e); e == "" || e == "-1" || e == "NoDevFiles" {
+		if e = strings.TrimSpace(e); ends(e) {
 			break
 		}
 		g, err := named(all, whole, e, env)

@@ -47,6 +47,9 @@ func TestVisibleDevicesAreIndicesUUIDsOrBeginningsOfThem(t *testing.T) {
 			env = []string{"CUDA_VISIBLE_DEVICES=overridden", c.env}
 		}
 		got, err := visible(s.gpus, env)
+		if HidesGPUs(env) != (c.text == "hides all GPUs") {
+			t.Errorf("%s hides all GPUs: %v", c.env, HidesGPUs(env))
+		}
 		if c.want != nil && (err != nil || !slices.Equal(uuids(got), c.want)) || c.want == nil && (err == nil || !strings.Contains(err.Error(), c.text)) {
 			t.Errorf("%s: %v, error %v; want %v %s", c.env, uuids(got), err, c.want, c.text)
 		}

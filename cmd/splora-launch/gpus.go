@@ -16,7 +16,7 @@ func (f *flags) openGPUs(c *launch.Config, args []string) error {
 	default:
 		return fmt.Errorf("--gpus %q is neither auto nor none", f.gpus)
 	}
-	if f.toleranceMiB < 0 || f.health <= 0 {
+	if f.toleranceMiB < 1 || f.health <= 0 {
 		return errors.New("--gpu-tolerance-mib and --health-every must be positive")
 	}
 	c.GPUTolerance, c.HealthEvery = int64(f.toleranceMiB)<<20, f.health
@@ -24,6 +24,9 @@ func (f *flags) openGPUs(c *launch.Config, args []string) error {
 		if f.nproc == "gpu" {
 			return errors.New("--nproc-per-node gpu: the ranks are told to use no GPU, by --gpus none or --device cpu: give a number, or cpu")
 		}
+		return nil
+	}
+	if f.nproc != "gpu" && launch.HidesGPUs(c.Env) {
 		return nil
 	}
 	g, err := f.open()

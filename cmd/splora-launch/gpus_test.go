@@ -139,6 +139,21 @@ func TestGPUsThatTheRanksWillNotUseAreTold(t *testing.T) {
 	}
 }
 
+func TestHiddenGPUsAreLeftAlone(t *testing.T) {
+	d := gpus(1)
+	var out, errs bytes.Buffer
+	f := flags{getenv: func(string) string { return "" }, environ: []string{"CUDA_VISIBLE_DEVICES="}, open: d.open, root: onBus}
+	if code := run(t.Context(), []string{"--splora", self(t), "--nproc-per-node", "2", "--", "train"}, f, &out, &errs); code != 0 {
+		t.Errorf("exit code %d, stderr %s", code, errs.String())
+	}
+	if code := run(t.Context(), []string{"--splora", self(t), "--nproc-per-node", "gpu", "--", "train"}, f, &out, &errs); code != 2 || !strings.Contains(errs.String(), "hides all GPUs") {
+		t.Errorf("exit code %d, stderr %s", code, errs.String())
+	}
+	if code, _, errs := callOn(t, nil, nil, "--gpu-tolerance-mib", "0", "--", "train"); code != 2 || !strings.Contains(errs, "must be positive") {
+		t.Errorf("exit code %d, stderr %s", code, errs)
+	}
+}
+
 func TestTheDeviceIsReadFromTrainsFlags(t *testing.T) {
 	for want, args := range map[string][]string{"": {"train"}, "cpu": {"train", "--device", "cpu", "--lr", "1"}, "cuda:1": {"--device=cuda:1"}} {
 		if got := device(args); got != want {
