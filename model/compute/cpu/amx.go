@@ -150,10 +150,11 @@ type unitPackTask struct {
 	k, kc int
 }
 
-func (t *unitPackTask) do(_ *worker, i, j int) {
+func (t *unitPackTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
 		p, k0 := i%t.s.panels(), i/t.s.panels()*t.kc
 		kc := min(t.kc, t.k-k0)
+		w.work.Packed += kc * amx.Rows
 		t.s.pack(&t.u.Packing, t.s.at(p, k0, kc), p, k0, kc)
 	}
 }
@@ -254,6 +255,7 @@ func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
 		return t.merged(w, m, k0, kc)
 	}
 	w.unit.panel = aligned(w.unit.panel, t.moving.size(kc))
+	w.work.Packed += kc * amx.Rows
 	t.moving.pack(&t.u.Packing, w.unit.panel, m, k0, kc)
 	return w.unit.panel
 }
@@ -292,6 +294,7 @@ func (t *unitTask) strips(w *worker, c []float32, panel []uint16, f0, f1, m, k0,
 		return
 	}
 	fixed, step := unsafe.Pointer(&t.fixed.at(f0, k0, kc)[0]), 2*t.fixed.size(kc)
+	w.work.Tiles += f1 - f0
 	s := &w.unit.strip
 	s.N, s.K, s.C, s.Add = f1-f0, steps(kc), unsafe.Pointer(&c[0]), k0%t.span
 	moves, pa, pb, ha, hb := 0, t.fixed.parts, t.moving.parts, halves, (t.moving.rowsAt(m)+amx.Rows/2-1)/(amx.Rows/2)

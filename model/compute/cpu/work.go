@@ -4,7 +4,7 @@ package cpu
 // the number of threads. A product packs each operand once; a change that packs twice, or merges twice, shows here on every run.
 type Work struct {
 	Packed int // elements written into the panels of products
-	Tiles  int // calls of a product's tile kernel
+	Tiles  int // tiles that a product's kernel makes, once for each block of inner elements
 	Merged int // elements of W̃ that were formed
 	Words  int // of the mask, 64 inputs each, that walks over kept weights took, once for every register of tokens
 	Tasks  int // times that work was handed to the threads

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/splora/splora/model/compute/cpu/internal/amx"
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
@@ -70,6 +71,46 @@ func TestAThinProductPacksItsThinSideAndWhatIsNoWholeTileOfTheOther(t *testing.T
 				if most := (thin + kern.NR + kern.MR + kern.Lanes) * k; got.Packed < thin*k || got.Packed > most || got.Tasks != 2 {
 					t.Errorf("%s %d order %d: %+v, want %d to %d elements packed, and two tasks", isa, thin, order, got, thin*k, most)
 				}
+			}
+		}
+	}
+}
+
+func TestAProductOnAMatrixUnitPacksAndMergesNoMoreThanItsBlocksWant(t *testing.T) {
+	up := func(n, to int) int { return (n + to - 1) / to }
+	for _, isa := range ISAs() {
+		u := unitFor(isa)
+		for _, dt := range []tensor.DType{tensor.F32, tensor.BF16} {
+			if !u.multiplies(partsOf(dt), partsOf(dt)) {
+				continue
+			}
+			kc := map[tensor.DType]int{tensor.F32: unitK3, tensor.BF16: unitK}[dt]
+			for _, s := range [][3]int{{100, 300, 600}, {40, 700, 90}, {600, 550, 70}} {
+				m, n, k := s[0], s[1], s[2]
+				a, b, dst := random(dt, m, k), random(dt, k, n), tensor.New(tensor.F32, m, n)
+				got := spent(isa, func(be *Backend) { be.Gemm(dst, 1, a, false, b, false, 0) })
+				got.Tasks = 0
+				rows, cols := up(m, amx.Rows), up(n, amx.Rows)
+				fixed, moving := min(rows, cols), max(rows, cols) // the one is packed once, the other once for each block of it
+				want := Work{Packed: (fixed + moving*up(fixed, unitPanels)) * amx.Rows * k, Tiles: rows * cols * up(k, kc)}
+				if got != want {
+					t.Errorf("%s %s %v: %+v, want %+v", isa, dt, s, got, want)
+				}
+			}
+			if u.Row[0][0] == nil {
+				continue
+			}
+			const n, out, in, r = 300, 200, 136, 5
+			w := halfKept(t, out, in)
+			x, y := random(dt, n, in), random(dt, n, out)
+			b, a, slot := random(tensor.F32, out, r), random(tensor.F32, r, in), tensor.New(dt, out, in)
+			ahead := spent(isa, func(be *Backend) { be.KeptForward(y, x, slot, w, b, a, 2, 0) })
+			if want := up(out, amx.Rows) * amx.Rows * in; ahead.Merged < out*in || ahead.Merged > want {
+				t.Errorf("%s %s forward: merged %d elements, want %d", isa, dt, ahead.Merged, want)
+			}
+			back := spent(isa, func(be *Backend) { be.KeptInput(x, y, slot, w, b, a, 2, 0) })
+			if want := out * up(in, amx.Rows*mergeCols) * amx.Rows * mergeCols; back.Merged < out*in || back.Merged > want {
+				t.Errorf("%s %s input: merged %d elements, want %d", isa, dt, back.Merged, want)
 			}
 		}
 	}
