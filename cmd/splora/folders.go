@@ -204,7 +204,7 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	f = train.Measure(sketch, arch, p)
 	f.Mapped, f.Process = mapped, train.Program()
 	if packed && streams(cfg.Base, f, 1) {
-		f.Block = family.Largest(sketch)
+		f = f.Streamed(family.Largest(sketch), sketch, arch)
 	}
 	return f, err
 }

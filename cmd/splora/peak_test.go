@@ -96,7 +96,7 @@ func TestAStreamedModelStandsInMemoryBlockByBlock(t *testing.T) {
 		t.Skip("the race detector takes several times the memory")
 	}
 	w := newWorld(t)
-	if err := family.Init(w.path("deep"), family.InitConfig{Config: shape(512, 1376, 12, 600), Pattern: "2:4", Packed: true}); err != nil {
+	if err := family.Init(w.path("deep"), family.InitConfig{Config: shape(512, 1376, 10, 9000), Pattern: "2:4", Packed: true}); err != nil {
 		t.Fatal(err)
 	}
 	type run struct {

@@ -85,6 +85,7 @@ func (f *Folder) loadOthers(r *decoder.Resident) error {
 			*dst = widened(m)
 		} else {
 			*dst = m
+			f.used(t.Data)
 		}
 	}
 	if f.Config.Tied {

@@ -46,11 +46,11 @@ func (t *trainer) announce() error {
 // footprint is the plan of this rank.
 func (t *trainer) footprint() Footprint {
 	f := Measure(t.Weights, t.Arch, t.model.Plan)
-	f.Mapped, f.Process, f.Block, f.Rows = t.Mapped, t.Process, t.Block, t.Rows.Bytes()
+	f.Mapped, f.Process, f.Rows = t.Mapped, t.Process, t.Rows.Bytes()
 	if t.Eval != nil {
 		f.Rows += t.Eval.Bytes()
 	}
-	return f
+	return f.Streamed(t.Block, t.Weights, t.Arch)
 }
 
 // announceJSON is the same as log records.

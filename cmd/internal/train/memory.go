@@ -166,6 +166,16 @@ func (f Footprint) String() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
+// Streamed is f with a streamed base: the linears of one block stand in memory, and of an embedding that is not the head only the rows of
+// the tokens at hand.
+func (f Footprint) Streamed(block int, w decoder.Weights, arch decoder.Config) Footprint {
+	f.Block = block
+	if n := w.Embed().Bytes(); block > 0 && !arch.Tied {
+		f.Tables, f.Mapped = f.Tables-n, f.Mapped-n
+	}
+	return f
+}
+
 func (f Footprint) form() string {
 	if f.Block > 0 {
 		return fmt.Sprintf("a block of %s", humanize.Bytes(uint64(f.Linears)))
