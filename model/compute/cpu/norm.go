@@ -109,11 +109,11 @@ func (t *ropeTask) do(w *worker, i, j int) {
 	for ; i < j; i++ {
 		p := int(t.pos[i]) * t.half
 		cos, sin := t.cos[p:p+t.half], t.sin[p:p+t.half]
+		row := w.in(0, t.x, i*t.heads*d, t.heads*d)
 		for h := range t.heads {
-			at := (i*t.heads + h) * d
-			x := w.in(0, t.x, at, d)
+			x := row[h*d : (h+1)*d]
 			w.rotate(x[:t.half], x[t.half:], cos, sin, t.sign)
-			w.put(t.x, at, x)
 		}
+		w.put(t.x, i*t.heads*d, row)
 	}
 }

@@ -239,7 +239,7 @@ func (s *survey) CrossEntropy(_, logits, _ tensor.Tensor, _ bool) {
 }
 func (s *survey) Gather(dst, _, _ tensor.Tensor)                  { s.strips(dst.Rows, dst, 0, 1, dst.Cols) }
 func (s *survey) RMSNorm(y, _, _, _ tensor.Tensor, _ float32)     { s.strips(y.Rows, y, 0, 2, y.Cols) }
-func (s *survey) Rope(x, _, _, _ tensor.Tensor, _ int, _ float32) { s.strips(x.Rows, x, 0, 1, 0) }
+func (s *survey) Rope(x, _, _, _ tensor.Tensor, _ int, _ float32) { s.strips(x.Rows, x, 0, 1, x.Cols) }
 func (s *survey) GateBackward(dg, _, _, _, _ tensor.Tensor, _ compute.Act) {
 	s.strips(dg.Rows, dg, 0, 5, 0)
 }
