@@ -208,10 +208,10 @@ func (t *unitTask) do(w *worker, i, j int) {
 	}
 }
 
-// piece computes fixed panels [f0, f1) by moving panels [m0, m1). Where k has several blocks, the sums of all of them stand at a time.
+// piece computes fixed panels [f0, f1) by moving panels [m0, m1).
 func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 	rows := f1 - f0
-	if t.k > t.kc {
+	if t.stand() {
 		rows *= m1 - m0
 	}
 	w.unit.blocks = aligned(w.unit.blocks, rows*amx.Block)
@@ -219,7 +219,7 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 		kc := min(t.kc, t.k-k0)
 		for m := m0; m < m1; m++ {
 			c := w.unit.blocks[:(f1-f0)*amx.Block]
-			if t.k > t.kc {
+			if t.stand() {
 				c = w.unit.blocks[(m-m0)*(f1-f0)*amx.Block:][:len(c)]
 			}
 			panel := t.panel(w, m, k0, kc)
@@ -229,25 +229,43 @@ func (t *unitTask) piece(w *worker, f0, f1, m0, m1 int) {
 				t.expect(&w.unit.strip, panel, m, m0, k0+kc, kc)
 			}
 			t.multiply(w, c, panel, f0, f1, m, k0, kc)
-			if k0+kc == t.k || (k0+kc)%t.span == 0 {
-				t.finish(w, c, f0, f1, m, k0, m0, m1)
+			switch {
+			case t.reduce != nil && k0+kc == t.k:
+				first := t.fixed.first / amx.Rows
+				t.reduce.take(w, c, first+f0, first+f1, m, m == m0, m == m1-1)
+			case t.reduce == nil && !t.stand():
+				t.finish(w, f0, f1, k0, m, m+1)
 			}
+		}
+		if t.reduce == nil && t.stand() && (k0+kc == t.k || (k0+kc)%t.span == 0) {
+			t.finish(w, f0, f1, k0, m0, m1)
 		}
 	}
 }
 
-// finish takes the blocks of fixed panels [f0, f1) by moving panel m, of a piece's [m0, m1), whose sums end with the block at k0.
-func (t *unitTask) finish(w *worker, c []float32, f0, f1, m, k0, m0, m1 int) {
-	switch {
-	case t.reduce != nil:
-		first := t.fixed.first / amx.Rows
-		t.reduce.take(w, c, first+f0, first+f1, m, m == m0, m == m1-1)
-	case k0 < t.span:
-		t.store(c, f0, f1, m, t.beta)
-	default:
-		t.store(c, f0, f1, m, 1)
+// finish adds the blocks of fixed panels [f0, f1) by moving panels [m0, m1), whose sums end with the block at k0, to dst: along its rows, which
+// lie far apart.
+func (t *unitTask) finish(w *worker, f0, f1, k0, m0, m1 int) {
+	beta := t.beta
+	if k0 >= t.span {
+		beta = 1
+	}
+	if t.fixed.pairs {
+		for m := m0; m < m1; m++ {
+			t.store(w.unit.blocks[(m-m0)*(f1-f0)*amx.Block:], f0, f1, m, beta)
+		}
+		return
+	}
+	for f := f0; f < f1; f++ {
+		for m := m0; m < m1; m++ {
+			t.store(w.unit.blocks[((m-m0)*(f1-f0)+f-f0)*amx.Block:], f, f+1, m, beta)
+		}
 	}
 }
+
+// stand reports whether the sums of all of a piece stand at a time: where they need several blocks of k, and where storing them takes as
+// long as multiplying.
+func (t *unitTask) stand() bool { return t.k > t.kc || t.reduce == nil && t.k <= unitK3 }
 
 // panel is moving panel m, packed.
 func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
@@ -323,7 +341,8 @@ func (t *unitTask) store(c []float32, f0, f1, m int, beta float32) {
 	}
 }
 
-// newUnit is the task of dst = α·op(a)·op(b) + β·dst, nothing packed. The side with fewer rows is fixed.
+// newUnit is the task of dst = α·op(a)·op(b) + β·dst, nothing packed. The side with fewer rows is fixed; of equals the right one, for then a
+// thread stores few long runs.
 func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta bool, bm tensor.Tensor, tb bool, beta float32) unitTask {
 	left := unitSide{side: side{t: am, along: ta, rows: dst.Rows}, parts: partsOf(am.DType)}
 	right := unitSide{side: side{t: bm, along: !tb, rows: dst.Cols}, parts: partsOf(bm.DType), pairs: true}
@@ -334,7 +353,7 @@ func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta
 	if left.parts == 3 && right.parts == 3 && dst.DType == tensor.F32 {
 		t.span = unitSpan
 	}
-	if right.rows < left.rows {
+	if right.rows <= left.rows {
 		t.fixed, t.moving = right, left
 	}
 	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))

@@ -188,7 +188,7 @@ func (s *survey) byKeys(pieces int, m *attn, keys int, back bool) {
 func (s *survey) unit(t unitTask) {
 	t.fixed.rows = min(t.fixed.rows, t.atOnce(len(s.own)))
 	rows := min(unitPanels, t.fixed.panels())
-	if t.k > t.kc {
+	if t.stand() {
 		rows *= min(t.group, t.moving.panels())
 	}
 	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*t.fixed.panels())
