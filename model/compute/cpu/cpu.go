@@ -4,7 +4,8 @@
 // shapes alone; threads take pieces, never parts of a sum. So the result is the same bits for any number of threads.
 //
 // Each operation stands here as the plain loop of its formula. Where time is spent (products, attention, the merge, exp,
-// norms) a kernel of internal/simd takes the loop's place; Config.ISA "go" keeps the loops, the twin that passes the same suite.
+// norms) a kernel of internal/simd takes the loop's place, and that of a product one of internal/amx where the processor has
+// tiles; Config.ISA "go" keeps the loops, the twin that passes the same suite.
 package cpu
 
 import (
