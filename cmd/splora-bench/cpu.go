@@ -204,7 +204,7 @@ func (b *bench) settings() (all []setting) {
 
 // compare measures all methods in turns.
 func (b *bench) compare(ctx context.Context, dir string, s setting) error {
-	model, err := s.Shape.model(dir, s.Pattern, b.storage)
+	model, err := s.Shape.model(ctx, dir, s.Pattern, b.storage)
 	if err != nil {
 		return err
 	}

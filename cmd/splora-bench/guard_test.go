@@ -109,7 +109,7 @@ func TestWalkingKeptWeightsMergesAndDifferentiatesNoMoreOften(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := s.model(t.TempDir(), "0.7", "bfloat16")
+	dir, err := s.model(t.Context(), t.TempDir(), "0.7", "bfloat16")
 	if err != nil {
 		t.Fatal(err)
 	}

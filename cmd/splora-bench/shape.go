@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -51,10 +52,10 @@ func (s shape) config() []byte {
 }
 
 // model writes the shape's random weights, pruned and packed, into a folder below dir, if they are not there yet.
-func (s shape) model(dir, pattern, storage string) (string, error) {
+func (s shape) model(ctx context.Context, dir, pattern, storage string) (string, error) {
 	out := filepath.Join(dir, fmt.Sprintf("hidden-%d-positions-%d-%s", s.Hidden, max(4096, s.Seq), strings.ReplaceAll(pattern, ":", "of")))
 	if matches, _ := filepath.Glob(filepath.Join(out, "config.json")); len(matches) > 0 {
 		return out, nil
 	}
-	return out, family.Init(out, family.InitConfig{Config: s.config(), Pattern: pattern, Packed: true, DType: storage, Seed: 1})
+	return out, family.Init(ctx, out, family.InitConfig{Config: s.config(), Pattern: pattern, Packed: true, DType: storage, Seed: 1})
 }

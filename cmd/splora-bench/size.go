@@ -168,7 +168,7 @@ func (o *sizeConfig) one(ctx context.Context, notes io.Writer, r sizeRun) (rec s
 	model := filepath.Join(o.work, r.model)
 	if _, err := os.Stat(filepath.Join(model, "config.json")); err != nil {
 		fmt.Fprintf(notes, "%s: making the model\n", r.text)
-		if err := family.Init(model, family.InitConfig{Config: r.shape.config(), Pattern: o.pattern, Packed: o.format == "packed", DType: "bfloat16", Seed: 1}); err != nil {
+		if err := family.Init(ctx, model, family.InitConfig{Config: r.shape.config(), Pattern: o.pattern, Packed: o.format == "packed", DType: "bfloat16", Seed: 1}); err != nil {
 			return rec, err
 		}
 	}

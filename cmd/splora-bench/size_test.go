@@ -21,7 +21,7 @@ func TestTheTwinsOfAStepAgreeInLossAndInEveryGradient(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := t.TempDir() + "/model"
-		if err := family.Init(dir, family.InitConfig{Config: r.shape.config(), Pattern: "2:4", Packed: true, Seed: 4}); err != nil {
+		if err := family.Init(t.Context(), dir, family.InitConfig{Config: r.shape.config(), Pattern: "2:4", Packed: true, Seed: 4}); err != nil {
 			t.Fatal(err)
 		}
 		twin, err := o.compareTwin(append([]string{"--model", dir, "--memory", "fused"}, flags...))

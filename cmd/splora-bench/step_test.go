@@ -19,7 +19,7 @@ func tiny(t *testing.T) (string, shape) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := s.model(t.TempDir(), "2:4", "bfloat16")
+	dir, err := s.model(t.Context(), t.TempDir(), "2:4", "bfloat16")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func prunedBase(t *testing.T, name, pattern string) string {
 	}
 	defer src.Close()
 	dense, dir := filepath.Join(t.TempDir(), "dense"), filepath.Join(t.TempDir(), "base")
-	err = family.Rewrite(src, dense, func(l family.Linear) (family.Linear, error) {
+	err = family.Rewrite(t.Context(), src, dense, func(l family.Linear) (family.Linear, error) {
 		if strings.HasSuffix(l.Name, "q_proj") {
 			row := l.Weight.Cols * l.Weight.DType.Size()
 			b := bytes.Clone(l.Weight.Mem.Host)

@@ -47,7 +47,7 @@ func newInit() *cobra.Command {
 		if o.Config, err = os.ReadFile(config); err != nil {
 			return fmt.Errorf("init: %w", err)
 		}
-		if err := family.Init(out, o); err != nil {
+		if err := family.Init(c.Context(), out, o); err != nil {
 			return err
 		}
 		return describe(c, out)
@@ -97,7 +97,7 @@ func newExport() *cobra.Command {
 		if packed {
 			write = family.WritePacked
 		}
-		if err := write(src, out); err != nil {
+		if err := write(c.Context(), src, out); err != nil {
 			return err
 		}
 		return describe(c, out)

@@ -59,11 +59,11 @@ func (m *merging) run(c *cobra.Command) error {
 	defer be.Close()
 	m.dev = device(be, src)
 	done := 0
-	err = family.Rewrite(src, m.out, func(l family.Linear) (family.Linear, error) {
+	err = family.Rewrite(c.Context(), src, m.out, func(l family.Linear) (family.Linear, error) {
 		done++
 		a, ok := m.modules[l.Name]
-		if err := c.Context().Err(); err != nil || !ok {
-			return l, err
+		if !ok {
+			return l, nil
 		}
 		return m.merge(l, a)
 	})

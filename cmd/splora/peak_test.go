@@ -27,7 +27,7 @@ func TestThePlanIsThePeakOfTheProcess(t *testing.T) {
 		"wide": {Config: shape(448, 1200, 2, 2000), Pattern: "2:4", Packed: true},
 		"deep": {Config: shape(128, 344, 6, 9000), Pattern: "0.6"},
 	} {
-		if err := family.Init(w.path(name), c); err != nil {
+		if err := family.Init(t.Context(), w.path(name), c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestAStreamedModelStandsInMemoryBlockByBlock(t *testing.T) {
 		t.Skip("the race detector takes several times the memory")
 	}
 	w := newWorld(t)
-	if err := family.Init(w.path("deep"), family.InitConfig{Config: shape(512, 1376, 10, 9000), Pattern: "2:4", Packed: true}); err != nil {
+	if err := family.Init(t.Context(), w.path("deep"), family.InitConfig{Config: shape(512, 1376, 10, 9000), Pattern: "2:4", Packed: true}); err != nil {
 		t.Fatal(err)
 	}
 	type run struct {

@@ -183,7 +183,7 @@ type world struct{ dir string }
 func newWorld(t *testing.T) world {
 	t.Helper()
 	w := world{t.TempDir()}
-	if err := family.Init(w.path("model"), family.InitConfig{Config: []byte(tinyConfig), Pattern: "2:4", Seed: 7}); err != nil {
+	if err := family.Init(t.Context(), w.path("model"), family.InitConfig{Config: []byte(tinyConfig), Pattern: "2:4", Seed: 7}); err != nil {
 		t.Fatal(err)
 	}
 	w.tokenizer(t, "model")

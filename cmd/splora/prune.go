@@ -92,7 +92,7 @@ func (p *pruning) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := m.write(p.folder, p.out, p.target.Pattern); err != nil {
+	if err := m.write(c.Context(), p.folder, p.out, p.target.Pattern); err != nil {
 		return err
 	}
 	return p.show(c)
@@ -205,8 +205,8 @@ func (b *prunable) Prune(i int, linears []prune.Linear, masks [][]uint64) error 
 }
 
 // write makes the pruned folder: every linear under its mask, everything else as it was.
-func (b *prunable) write(src *family.Folder, out string, p sparse.Pattern) error {
-	return family.Rewrite(src, out, func(l family.Linear) (family.Linear, error) {
+func (b *prunable) write(ctx context.Context, src *family.Folder, out string, p sparse.Pattern) error {
+	return family.Rewrite(ctx, src, out, func(l family.Linear) (family.Linear, error) {
 		mask, ok := b.masks[l.Name]
 		if !ok {
 			return l, nil

@@ -271,7 +271,7 @@ func TestBadRequestsToInitAreRefused(t *testing.T) {
 		"hidden_size is missing":    {Config: llamaConfig(obj{"hidden_size": nil})},
 		"it is no JSON object: une": {},
 	} {
-		if err := Init(filepath.Join(t.TempDir(), "x"), c); err == nil || !strings.Contains(err.Error(), want) {
+		if err := Init(t.Context(), filepath.Join(t.TempDir(), "x"), c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}

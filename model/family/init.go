@@ -1,6 +1,7 @@
 package family
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -29,17 +30,17 @@ type InitConfig struct {
 }
 
 // Init writes a model of random weights: N(0, 0.02²), norms 1, biases 0. It holds one linear at a time, so that any size can be
-// made; the numbers depend on the seed alone, not on the form. See Rewrite for out.
-func Init(out string, c InitConfig) error {
+// made; the numbers depend on the seed alone, not on the form. See Rewrite for out and ctx.
+func Init(ctx context.Context, out string, c InitConfig) error {
 	r := &random{seed: c.Seed}
 	if err := r.config(c); err != nil {
 		return fmt.Errorf("family: %w", err)
 	}
 	return aside(out, func(dir string) error {
 		if c.Packed {
-			return writePacked(dir, r)
+			return writePacked(dir, until{ctx, r})
 		}
-		return writeHF(dir, r, nil)
+		return writeHF(dir, until{ctx, r}, nil)
 	})
 }
 

@@ -61,7 +61,7 @@ func TestAFolderGivesTransformersLogits(t *testing.T) {
 		hf := opened(t, filepath.Join("testdata", name))
 		tokens, want := get(name+".tokens"), get(name+".logits")
 		dir := filepath.Join(t.TempDir(), "packed")
-		if err := WritePacked(hf, dir); err != nil {
+		if err := WritePacked(t.Context(), hf, dir); err != nil {
 			t.Fatal(err)
 		}
 		for form, f := range map[string]*Folder{"hf": hf, "packed": opened(t, dir)} {

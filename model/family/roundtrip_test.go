@@ -1,6 +1,7 @@
 package family
 
 import (
+	"context"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -28,7 +29,7 @@ func made(t testing.TB, c InitConfig) *Folder {
 		c.Config = llamaConfig(small)
 	}
 	dir := filepath.Join(t.TempDir(), "m")
-	if err := Init(dir, c); err != nil {
+	if err := Init(t.Context(), dir, c); err != nil {
 		t.Fatal(err)
 	}
 	return opened(t, dir)
@@ -49,7 +50,7 @@ func rewritten(t testing.TB, src *Folder) *Folder {
 	t.Helper()
 	r := rand.New(rand.NewPCG(5, 6))
 	dir := filepath.Join(t.TempDir(), "awkward")
-	err := Rewrite(src, dir, func(l Linear) (Linear, error) {
+	err := Rewrite(t.Context(), src, dir, func(l Linear) (Linear, error) {
 		w := tensor.New(l.Weight.DType, l.Weight.Rows, l.Weight.Cols)
 		copy(w.Mem.Host, l.Weight.Mem.Host)
 		size := w.DType.Size()
@@ -109,19 +110,19 @@ func TestPackedAndBackIsTheSameFolderByteForByte(t *testing.T) {
 					}
 				}
 				a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-				if err := WritePacked(hf, a); err != nil {
+				if err := WritePacked(t.Context(), hf, a); err != nil {
 					t.Fatal(err)
 				}
 				packed := opened(t, a)
 				if !packed.Packed {
 					t.Fatal("not recognised as packed")
 				}
-				if err := WriteHF(packed, b); err != nil {
+				if err := WriteHF(t.Context(), packed, b); err != nil {
 					t.Fatal(err)
 				}
 				same(t, content(t, b), content(t, hf.Dir))
 				again := filepath.Join(t.TempDir(), "again")
-				if err := WritePacked(packed, again); err != nil {
+				if err := WritePacked(t.Context(), packed, again); err != nil {
 					t.Fatal(err)
 				}
 				same(t, content(t, again), content(t, a))
@@ -134,7 +135,7 @@ func TestBothFormsLoadTheSameModel(t *testing.T) {
 	for _, p := range []string{"", "2:4", "0.6"} {
 		hf := rewritten(t, made(t, InitConfig{Pattern: p, DType: "bfloat16", Seed: 9}))
 		dir := filepath.Join(t.TempDir(), "p")
-		if err := WritePacked(hf, dir); err != nil {
+		if err := WritePacked(t.Context(), hf, dir); err != nil {
 			t.Fatal(err)
 		}
 		packed := opened(t, dir)
@@ -288,7 +289,7 @@ func TestInitKeepsWhatThePatternSaysAndDependsOnTheSeedAlone(t *testing.T) {
 		}
 		g := made(t, InitConfig{Pattern: p, DType: "bfloat16", Seed: 3, Packed: true})
 		dir := filepath.Join(t.TempDir(), "x")
-		if err := WritePacked(f, dir); err != nil {
+		if err := WritePacked(t.Context(), f, dir); err != nil {
 			t.Fatal(err)
 		}
 		same(t, content(t, dir), content(t, g.Dir))
@@ -309,7 +310,7 @@ func TestRewriteReplacesTheLinearsAndCopiesTheRest(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "deep", "er", "out")
 	var order []string
 	w := tensor.Tensor{}
-	err := Rewrite(src, out, func(l Linear) (Linear, error) {
+	err := Rewrite(t.Context(), src, out, func(l Linear) (Linear, error) {
 		order = append(order, l.Name)
 		if w.Len() != l.Weight.Len() { // the memory is used again
 			w = tensor.New(l.Weight.DType, l.Weight.Rows, l.Weight.Cols)
@@ -388,7 +389,7 @@ func TestAFailedRewriteLeavesNothing(t *testing.T) {
 		"was to be replaced, found": fill(func(l *Linear) { l.Weight = l.Weight.Reshape(l.Weight.Cols, l.Weight.Rows) }),
 	} {
 		parent := t.TempDir()
-		err := Rewrite(src, filepath.Join(parent, "out"), f)
+		err := Rewrite(t.Context(), src, filepath.Join(parent, "out"), f)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
@@ -398,13 +399,13 @@ func TestAFailedRewriteLeavesNothing(t *testing.T) {
 	}
 	full := t.TempDir()
 	os.WriteFile(filepath.Join(full, "mine"), nil, 0o644)
-	if err := WriteHF(src, full); err == nil || !strings.Contains(err.Error(), "is not empty") {
+	if err := WriteHF(t.Context(), src, full); err == nil || !strings.Contains(err.Error(), "is not empty") {
 		t.Errorf("a folder with files in it: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(full, "mine")); err != nil {
 		t.Error(err)
 	}
-	if err := WriteHF(src, t.TempDir()); err != nil {
+	if err := WriteHF(t.Context(), src, t.TempDir()); err != nil {
 		t.Errorf("an empty folder: %v", err)
 	}
 }
@@ -423,7 +424,7 @@ func TestTheHashIsOfTheModelInEitherForm(t *testing.T) {
 		for _, p := range []string{"", "2:4", "0.6"} {
 			hf := made(t, InitConfig{Config: config, Pattern: p, DType: "bfloat16", Seed: 1})
 			dir := filepath.Join(t.TempDir(), "p")
-			if err := WritePacked(hf, dir); err != nil {
+			if err := WritePacked(t.Context(), hf, dir); err != nil {
 				t.Fatal(err)
 			}
 			h := hash(hf)
@@ -450,7 +451,7 @@ func TestTheHashIsOfTheModelInEitherForm(t *testing.T) {
 func TestOtherTensorsAreListedAndReadRaw(t *testing.T) {
 	f := opened(t, filepath.Join("testdata", "qwen2"))
 	dir := filepath.Join(t.TempDir(), "p")
-	if err := WritePacked(f, dir); err != nil {
+	if err := WritePacked(t.Context(), f, dir); err != nil {
 		t.Fatal(err)
 	}
 	p := opened(t, dir)
@@ -519,9 +520,9 @@ func TestAnEmptyFolderThatCannotBeReplacedIsFilled(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, write := range []func(dir string) error{
 		func(dir string) error {
-			return Rewrite(src, dir, func(Linear) (Linear, error) { return Linear{}, errors.New("no more") })
+			return Rewrite(t.Context(), src, dir, func(Linear) (Linear, error) { return Linear{}, errors.New("no more") })
 		},
-		func(dir string) error { return WritePacked(src, dir) },
+		func(dir string) error { return WritePacked(t.Context(), src, dir) },
 	} {
 		err := write(".")
 		names, _ := os.ReadDir(".")
@@ -557,7 +558,7 @@ func TestALinkToAnEmptyFolderStaysALink(t *testing.T) {
 	if err := os.Symlink(far, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteHF(src, link); err != nil {
+	if err := WriteHF(t.Context(), src, link); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(far, "config.json")); err != nil {
@@ -565,5 +566,25 @@ func TestALinkToAnEmptyFolderStaysALink(t *testing.T) {
 	}
 	if to, err := os.Readlink(link); to != far {
 		t.Errorf("%q: %v", to, err)
+	}
+}
+
+func TestAnEndedContextEndsEveryWritingAndLeavesNothing(t *testing.T) {
+	src := made(t, InitConfig{Config: llamaConfig(small), Pattern: "2:4", Seed: 1})
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for name, write := range map[string]func(out string) error{
+		"Init":        func(out string) error { return Init(ended, out, InitConfig{Config: llamaConfig(small), Seed: 1}) },
+		"Init packed": func(out string) error { return Init(ended, out, InitConfig{Config: llamaConfig(small), Pattern: "2:4", Packed: true}) },
+		"WriteHF":     func(out string) error { return WriteHF(ended, src, out) },
+		"WritePacked": func(out string) error { return WritePacked(ended, src, out) },
+	} {
+		parent := t.TempDir()
+		if err := write(filepath.Join(parent, "out")); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, _ := os.ReadDir(parent); len(left) != 0 {
+			t.Errorf("%s leaves %v", name, left)
+		}
 	}
 }

@@ -15,7 +15,7 @@ func TestASketchHasTheSizesOfWhatIsLoaded(t *testing.T) {
 			config := []byte(`{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","hidden_act":"silu","hidden_size":48,"intermediate_size":100,
 				"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":14,"vocab_size":70,"max_position_embeddings":64,
 				"rms_norm_eps":1e-6,"rope_theta":10000.0,"tie_word_embeddings":true,"attention_bias":false}`)
-			if err := Init(dir, InitConfig{Config: config, Pattern: pattern, Packed: packed, Seed: 3}); err != nil {
+			if err := Init(t.Context(), dir, InitConfig{Config: config, Pattern: pattern, Packed: packed, Seed: 3}); err != nil {
 				t.Fatal(err)
 			}
 			f, err := Open(dir)

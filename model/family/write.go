@@ -1,6 +1,7 @@
 package family
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,33 @@ type source interface {
 
 type writer = safetensors.FolderWriter
 
+// until is a source that gives nothing more once its context has ended.
+type until struct {
+	ctx context.Context
+	source
+}
+
+func (u until) copy(s safetensors.Spec, w *writer) error {
+	if err := u.ctx.Err(); err != nil {
+		return err
+	}
+	return u.source.copy(s, w)
+}
+
+func (u until) Linear(linear string) (Linear, error) {
+	if err := u.ctx.Err(); err != nil {
+		return Linear{}, err
+	}
+	return u.source.Linear(linear)
+}
+
+func (u until) packed(linear string) (*sparse.Weight, error) {
+	if err := u.ctx.Err(); err != nil {
+		return nil, err
+	}
+	return u.source.packed(linear)
+}
+
 // outline is the form of a linear.
 type outline struct {
 	dtype        safetensors.DType
@@ -36,26 +64,26 @@ type outline struct {
 // the order of decoder.Linears, from one goroutine, and returns the new weight with the shape and storage type it was given; the
 // memory may be used again after the next call. A non-zero weight where the returned mask is 0, a mask that is not of its
 // pattern, and NaN or Inf are errors. A nil replace keeps everything. out must not exist or be empty; it appears complete or
-// not at all.
-func Rewrite(src *Folder, out string, replace func(Linear) (Linear, error)) error {
+// not at all. When ctx ends, its error comes after the linear under way.
+func Rewrite(ctx context.Context, src *Folder, out string, replace func(Linear) (Linear, error)) error {
 	return aside(out, func(dir string) error {
 		if err := CopyAux(src.Dir, dir); err != nil {
 			return err
 		}
-		return writeHF(dir, folderSource{src}, replace)
+		return writeHF(dir, until{ctx, folderSource{src}}, replace)
 	})
 }
 
 // WriteHF writes src as a Hugging Face folder. Kept weights, zeros among them, stay bit for bit.
-func WriteHF(src *Folder, out string) error { return Rewrite(src, out, nil) }
+func WriteHF(ctx context.Context, src *Folder, out string) error { return Rewrite(ctx, src, out, nil) }
 
 // WritePacked writes src as a packed folder, bit for bit, under the same conditions as Rewrite.
-func WritePacked(src *Folder, out string) error {
+func WritePacked(ctx context.Context, src *Folder, out string) error {
 	return aside(out, func(dir string) error {
 		if err := CopyAux(src.Dir, dir); err != nil {
 			return err
 		}
-		return writePacked(dir, folderSource{src})
+		return writePacked(dir, until{ctx, folderSource{src}})
 	})
 }
 
