@@ -1,8 +1,8 @@
 package family
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -574,8 +574,10 @@ func TestAnEndedContextEndsEveryWritingAndLeavesNothing(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	for name, write := range map[string]func(out string) error{
-		"Init":        func(out string) error { return Init(ended, out, InitConfig{Config: llamaConfig(small), Seed: 1}) },
-		"Init packed": func(out string) error { return Init(ended, out, InitConfig{Config: llamaConfig(small), Pattern: "2:4", Packed: true}) },
+		"Init": func(out string) error { return Init(ended, out, InitConfig{Config: llamaConfig(small), Seed: 1}) },
+		"Init packed": func(out string) error {
+			return Init(ended, out, InitConfig{Config: llamaConfig(small), Pattern: "2:4", Packed: true})
+		},
 		"WriteHF":     func(out string) error { return WriteHF(ended, src, out) },
 		"WritePacked": func(out string) error { return WritePacked(ended, src, out) },
 	} {
