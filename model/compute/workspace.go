@@ -20,10 +20,11 @@ type Workspace struct {
 	Acts Stack
 }
 
-// Slot is one leased buffer, as large as the largest layer.
+// Slot is one leased buffer, as large as the largest lease.
 type Slot struct {
 	mem    tensor.Mem
 	bytes  int
+	peak   int
 	holder string
 }
 
@@ -39,13 +40,19 @@ func (s *Slot) Lease(holder string, dt tensor.DType, rows, cols int) tensor.Tens
 	if n > s.bytes {
 		panic(fmt.Sprintf("compute: %s leases %d bytes of a weight slot of %d", holder, n, s.bytes))
 	}
-	s.holder = holder
+	s.holder, s.peak = holder, max(s.peak, n)
 	t := tensor.Tensor{DType: dt, Rows: rows, Cols: cols, Mem: s.mem}
 	if t.Mem.Host != nil {
 		t.Mem.Host = t.Mem.Host[:n]
 	}
 	return t
 }
+
+// Holds reports whether the slot has room for [rows, cols].
+func (s *Slot) Holds(dt tensor.DType, rows, cols int) bool { return rows*cols*dt.Size() <= s.bytes }
+
+// Peak is the largest lease so far, in bytes.
+func (s *Slot) Peak() int { return s.peak }
 
 // Return ends the lease. With the invariants tag the memory is poisoned with NaN.
 func (s *Slot) Return(t tensor.Tensor) {

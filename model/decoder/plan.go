@@ -12,7 +12,7 @@ import (
 // Plan is the memory of a rank beside the frozen base, in bytes. A step, run on a backend that does nothing, measures its own
 // stack, exactly, and what the real one would take for itself, as far as that one tells (compute.Surveyor).
 type Plan struct {
-	Slot      int // the weight slot: the largest linear in the compute type
+	Slot      int // the weight slot: the largest linear in the compute type, dense or packed as its products go
 	Stack     int // activations at their peak, with a chunk of logits
 	Rope      int // cos and sin
 	Cache     int // keys and values of a generation
@@ -53,11 +53,7 @@ func Estimate(be compute.Backend, c Config, w Weights, lc *lora.Config, train bo
 // plan runs the largest batch of o on nothing.
 func plan(survey compute.Survey, c *Config, w Weights, a *lora.Adapters, o Options) Plan {
 	var p Plan
-	for j := range Linears {
-		out, in := c.Shape(j)
-		p.Slot = max(p.Slot, o.DType.Size()*out*in)
-	}
-	ws := &compute.Workspace{Weight: compute.NewSlot(compute.Nowhere, p.Slot), Acts: compute.NewStack(compute.Nowhere, 1<<62)}
+	ws := &compute.Workspace{Weight: compute.NewSlot(compute.Nowhere, 1<<62), Acts: compute.NewStack(compute.Nowhere, 1<<62)}
 	m := build(compute.Device{Backend: survey, Workspace: ws}, *c, w, a, o)
 	n := o.Batch * o.Seq
 	b := Batch{B: o.Batch, T: o.Seq, Tokens: make([]int32, n), Targets: make([]int32, n)}
@@ -66,7 +62,7 @@ func plan(survey compute.Survey, c *Config, w Weights, a *lora.Adapters, o Optio
 		m.SumSquares(a.Grads)
 	}
 	m.Losses(b)
-	p.Stack, p.Scratch = ws.Acts.Peak(), survey.Scratch()
+	p.Slot, p.Stack, p.Scratch = ws.Weight.Peak(), ws.Acts.Peak(), survey.Scratch()
 	p.Rope = m.cos.Bytes() + m.sin.Bytes()
 	p.Cache = o.Cache * (8 + 2*o.DType.Size()*c.Layers*c.KVHeads*c.HeadDim)
 	p.ChunkRows, p.Logits = o.ChunkRows, o.DType.Size()*o.ChunkRows*c.Vocab

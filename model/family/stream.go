@@ -11,7 +11,7 @@ import (
 // anything else; a Hugging Face folder, whose sparse linears are packed in memory, takes no notice.
 func (f *Folder) Stream() { f.stream = f.Packed }
 
-// used ends the use of mapped memory for now.
+// used gives back the pages of mapped memory that has been used, where the model is streamed; they are read again when they are wanted.
 func (f *Folder) used(parts ...[]byte) {
 	for _, p := range parts {
 		if f.stream {

@@ -87,15 +87,22 @@ func (l *Linear) slot(dev compute.Device, dt tensor.DType) tensor.Tensor {
 	return dev.Weight.Lease(l.Name, dt, l.W.Out, l.W.In)
 }
 
-// walker is the device's way over the kept weights for x's rows; nil: through the slot.
+// walker is the device's way over the kept weights for x's rows; nil: through the slot, if it has room for W̃. It has less where the largest
+// batch walks every layer: then a shorter one does so, too.
 func (l *Linear) walker(dev compute.Device, x tensor.Tensor) compute.SparseLinear {
 	if !l.Kept || l.W.Dense() {
 		return nil
 	}
-	if k, ok := dev.Backend.(compute.SparseLinear); ok && k.WalksKept(l.W, x.DType, x.Rows) {
+	k, ok := dev.Backend.(compute.SparseLinear)
+	if ok && (k.WalksKept(l.W, x.DType, x.Rows) || !dev.Weight.Holds(x.DType, l.W.Out, l.W.In)) {
 		return k
 	}
 	return nil
+}
+
+// keptSlot leases what k uses of the slot.
+func (l *Linear) keptSlot(dev compute.Device, k compute.SparseLinear, dt tensor.DType) tensor.Tensor {
+	return dev.Weight.Lease(l.Name, dt, 1, k.KeptSlot(l.W, dt))
 }
 
 // Forward sets y = x·W̃ᵀ + bias + β·y. β is 0 or 1.
@@ -112,7 +119,7 @@ func (l *Linear) Forward(dev compute.Device, y, x tensor.Tensor, beta float32) {
 // product sets y = x·W̃ᵀ + β·y.
 func (l *Linear) product(dev compute.Device, y, x tensor.Tensor, beta float32) {
 	if k := l.walker(dev, x); k != nil {
-		slot := l.slot(dev, x.DType)
+		slot := l.keptSlot(dev, k, x.DType)
 		b, a, s := l.inMerge()
 		k.KeptForward(y, x, slot, l.W, b, a, s, beta)
 		dev.Weight.Return(slot)
@@ -126,7 +133,7 @@ func (l *Linear) product(dev compute.Device, y, x tensor.Tensor, beta float32) {
 // inputGradient sets dx = dy·W̃ + β·dx.
 func (l *Linear) inputGradient(dev compute.Device, dx, dy tensor.Tensor, beta float32) {
 	if k := l.walker(dev, dy); k != nil {
-		slot := l.slot(dev, dy.DType)
+		slot := l.keptSlot(dev, k, dy.DType)
 		b, a, s := l.inMerge()
 		k.KeptInput(dx, dy, slot, l.W, b, a, s, beta)
 		dev.Weight.Return(slot)
@@ -171,12 +178,14 @@ func (l *Linear) Backward(dev compute.Device, dx, dy, x tensor.Tensor, beta floa
 
 // maskedGradient forms G = M ⊙ (dyᵀ·x) in the slot, and adds DA += s·Bᵀ·G, DB += s·G·Aᵀ.
 func (l *Linear) maskedGradient(dev compute.Device, dy, x tensor.Tensor) {
-	g := l.slot(dev, x.DType)
-	defer dev.Weight.Return(g)
 	if k := l.walker(dev, x); k != nil {
-		k.KeptAdapter(l.DA, l.DB, dy, x, g, l.W, l.B, l.A, l.Scale)
+		slot := l.keptSlot(dev, k, x.DType)
+		k.KeptAdapter(l.DA, l.DB, dy, x, slot, l.W, l.B, l.A, l.Scale)
+		dev.Weight.Return(slot)
 		return
 	}
+	g := l.slot(dev, x.DType)
+	defer dev.Weight.Return(g)
 	dev.Gemm(g, 1, dy, true, x, false, 0)
 	if k, ok := dev.Backend.(compute.MaskedAdapter); ok && k.AdapterGradient(l.DA, l.DB, g, l.W, l.B, l.A, l.Scale) {
 		return

@@ -74,13 +74,23 @@ func (b *Backend) WalksKept(w *sparse.Weight, x tensor.DType, n int) bool {
 	return x == tensor.F32 && !w.Dense() && w.Density() <= 0.55 && n >= 64 && min(w.In, w.Out) >= 128
 }
 
+// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere.
+func (b *Backend) KeptSlot(w *sparse.Weight, x tensor.DType) int {
+	if b.masks(w, x) {
+		return 0
+	}
+	return w.NNZ()
+}
+
 // kept panics unless the operands of a product fit.
 func kept(op string, x, y, slot tensor.Tensor, w *sparse.Weight) {
 	want(op, "x", x, tensor.F32, y.Rows, w.In)
 	want(op, "y", y, tensor.F32, x.Rows, w.Out)
-	want(op, "slot", slot, tensor.F32, w.Out, w.In)
 	if w.Dense() {
 		panic(fmt.Sprintf("cpu: %s: the weight [%d,%d] is dense", op, w.Out, w.In))
+	}
+	if slot.DType != tensor.F32 || slot.Len() < w.NNZ() {
+		panic(fmt.Sprintf("cpu: %s: slot is %s, for %d kept weights in float32", op, slot, w.NNZ()))
 	}
 }
 

@@ -323,6 +323,8 @@ func (s *survey) WalksKept(w *sparse.Weight, x tensor.DType, n int) bool {
 	return s.b.WalksKept(w, x, n)
 }
 
+func (s *survey) KeptSlot(w *sparse.Weight, x tensor.DType) int { return s.b.KeptSlot(w, x) }
+
 // The products over kept weights need panels of all the inputs, and of the outputs where their gradient is formed.
 func (s *survey) KeptForward(y, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
 	if s.b.masks(w, x.DType) {
