@@ -45,11 +45,10 @@ func newGPU() *cobra.Command {
           PyTorch in turns: step time, tokens/s, memory of the whole GPU against the plan, use of its bfloat16 rate  gpu-steps.jsonl
   large   one measurement of each other shape, with the device time of every operation                             gpu-large.jsonl
 
-Every measurement is a fresh process. Random 2:4 weights are made on the GPU, so no disk is needed. Programs and tests are built here
-if Go is (-tags cuda), else taken from --programs:
+Every measurement is a fresh process. Random 2:4 weights are made on the GPU, so no disk is needed. This program must have been built
+with -tags cuda. The tests are built here if Go is, else taken from --programs, where they were put by
 
-  go build -tags cuda -o DIR ./cmd/... && for p in model/compute/cuda model/decoder nccl dist cmd/splora; do
-    go test -c -tags cuda -o DIR/$(basename $p).test ./$p; done`,
+  for p in model/compute/cuda model/decoder launch cmd/splora; do go test -c -tags cuda -o DIR/$(basename $p).test ./$p; done`,
 		Example: `  splora-bench gpu --out cmd/splora-bench/results
   splora-bench gpu --out r --parts steps --methods splora --peers lora-half,splora-recompute --recompute block --steps 5
   splora-bench gpu --out r --parts large --shapes 70b`,
@@ -75,7 +74,7 @@ if Go is (-tags cuda), else taken from --programs:
 	f.IntVar(&o.rounds, "rounds", 1, "measurements of each method")
 	f.DurationVar(&o.budget, "budget", 4*time.Minute, "longest time of one measurement or test program")
 	f.StringVar(&o.python, "python", "python3", "interpreter that has torch, transformers and peft")
-	f.StringVar(&o.programs, "programs", "", "folder of programs and tests built with -tags cuda (default: they are built here)")
+	f.StringVar(&o.programs, "programs", "", "folder of test programs built with -tags cuda (default: they are built here)")
 	f.StringVar(&o.source, "source", ".", "splora's source tree, whose test data the tests read")
 	f.StringVar(&o.out, "out", "", "folder for the raw results; those that are there are kept, and added to")
 	return c
