@@ -246,3 +246,14 @@ func TestAVectorOfBfloat16GoesByDotProducts(t *testing.T) {
 		}
 	}
 }
+
+// random is a matrix of numbers between −½ and ½.
+func random(dt tensor.DType, rows, cols int) tensor.Tensor {
+	t := tensor.New(dt, rows, cols)
+	v := make([]float32, rows*cols)
+	for i := range v {
+		v[i] = rand.Float32() - 0.5
+	}
+	narrow(t, 0, v)
+	return t
+}

@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
@@ -12,16 +11,6 @@ import (
 
 	"github.com/splora/splora/model/tensor"
 )
-
-func random(dt tensor.DType, rows, cols int) tensor.Tensor {
-	t := tensor.New(dt, rows, cols)
-	v := make([]float32, rows*cols)
-	for i := range v {
-		v[i] = rand.Float32() - 0.5
-	}
-	narrow(t, 0, v)
-	return t
-}
 
 // threadTime is the processor time of this thread, which a busy neighbour does not change.
 func threadTime() time.Duration {
