@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math/bits"
+	"unsafe"
 
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/tensor"
@@ -14,31 +15,73 @@ type keptMergeTask struct {
 	t    tiles
 }
 
+// scratch is the floats that a piece takes: s·B of its rows, and a block of A.
+func (t *keptMergeTask) scratch() int { return (keptRows + 64) * t.r }
+
 func (t *keptMergeTask) do(w *worker, c, end int) {
 	for ; c < end; c++ {
-		i0, i1 := c*keptRows, min((c+1)*keptRows, t.t.rows)
-		at := sized(&w.at, t.t.blocks())
-		copy(at, t.t.place(c, t.w.Start(i0, 0)))
-		coef := w.scratch((i1-i0)*t.r + chunk)
-		line := coef[(i1-i0)*t.r:]
-		coef = coef[:(i1-i0)*t.r]
+		i0 := c * keptRows
+		rows := min(keptRows, t.t.rows-i0)
+		buf := w.scratch(t.scratch())
+		coef, a := buf[:rows*t.r], buf[keptRows*t.r:]
 		t.coefs(coef, i0)
-		for k := 0; k < t.t.cols; k += chunk {
-			line := line[:min(chunk, t.t.cols-k)]
-			for i := i0; i < i1; i++ {
-				t.part(w, line, i, k, coef[(i-i0)*t.r:(i-i0+1)*t.r])
-				t.kern.Compress((len(line)+63)/64, &t.t.values0()[0], &at[k/64], &line[0], t.t.word(i, k/64))
+		at := sized(&w.at, rows)
+		for i := range at {
+			at[i] = uint32(t.w.Start(i0+i, 0))
+		}
+		t.t.place(c, int(at[0]))
+		m := &w.keptMerge
+		*m = simd.KeptMerge{Rows: rows, Step: t.t.step, Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
+		for k := range t.t.blocks() {
+			if m.Dst = unsafe.Pointer(t.t.at(c, k)); m.Dst == nil {
+				break // nothing is kept from here on
 			}
+			m.Bits = t.t.word(i0, k)
+			t.columns(a, 64*k, 64)
+			w.mergeKept(t.kern, t.w.Values)
+			w.work.Merged += rows * min(64, t.t.cols-64*k)
 		}
 	}
 }
 
-// values0 are the values, never without a first one.
-func (t *tiles) values0() []float32 {
-	if len(t.values) == 0 {
-		return make([]float32, 1)
+// mergeKept does w.keptMerge, of a weight's values; without a kernel row by row.
+func (w *worker) mergeKept(k *simd.Kept, values tensor.Tensor) {
+	m := &w.keptMerge
+	switch f := k.Merge[format(values.DType)]; {
+	case f == nil:
+		w.mergeKeptRows(k, values)
+	case m.Wide != nil:
+		k.MergeWide(m)
+	default:
+		f(m)
 	}
-	return t.values
+}
+
+func (w *worker) mergeKeptRows(k *simd.Kept, values tensor.Tensor) {
+	m, dst := &w.keptMerge, (*float32)(w.keptMerge.Dst)
+	line, packed := w.line[:64], w.line[64:128]
+	for i, n := 0, 0; i < m.Rows; i++ {
+		for j := range line {
+			line[j] = zeroOf(m.R)
+		}
+		combine(w, line, floats(m.Coef, i*m.R, m.R), floats(m.A, 0, 64*m.R))
+		if m.Wide != nil {
+			w.add(line, floats(m.Wide, 64*i, 64))
+		}
+		word := (*uint64)(unsafe.Add(unsafe.Pointer(m.Bits), 8*i*m.Step))
+		out := floats(dst, n, bits.OnesCount64(*word))
+		n += len(out)
+		if len(out) == 0 {
+			continue
+		}
+		k.Compress(1, &out[0], nil, &line[0], word)
+		if m.Wide == nil {
+			at := (*uint32)(unsafe.Add(unsafe.Pointer(m.At), 4*i))
+			w.widen(packed[:len(out)], values, int(*at))
+			w.add(out, packed[:len(out)])
+			*at += uint32(len(out))
+		}
+	}
 }
 
 // place sets and gives the starts of chunk c, whose first value is number n.
@@ -57,46 +100,51 @@ func (t *tiles) place(c, n int) []uint32 {
 	return s
 }
 
-// keptTurnTask sets t to W̃ᵀ, packed; a piece is 64 rows of W̃, which are a block of columns of t.
+// keptTurnTask sets t to W̃ᵀ = Mᵀ ⊙ (Wᵀ + Aᵀ·s·Bᵀ), packed; a piece is 64 rows of W̃, which are a block of columns of t.
 type keptTurnTask struct {
 	mergeTask
 	kern *simd.Kept
 	t    tiles
 }
 
+// scratch is the floats that a piece takes: keptCols columns of W and of its transpose, as many rows of Aᵀ, and of s·B its rows and their transpose.
+func (t *keptTurnTask) scratch() int { return 64*2*keptCols + (keptCols+64+64)*t.r }
+
 func (t *keptTurnTask) do(w *worker, k, end int) {
 	for ; k < end; k++ {
 		i0, i1 := 64*k, min(64*(k+1), t.w.Out)
-		buf := w.scratch(64 * (t.r + 2*keptCols))
-		coef, rows, cols := buf[:(i1-i0)*t.r], buf[64*t.r:][:64*keptCols], buf[64*(t.r+keptCols):]
-		t.coefs(coef, i0)
+		buf := w.scratch(t.scratch())
+		wide, turned, rest := buf[:64*keptCols], buf[64*keptCols:][:64*keptCols], buf[64*2*keptCols:]
+		a, b, rows := rest[:keptCols*t.r], rest[keptCols*t.r:][:64*t.r], rest[(keptCols+64)*t.r:][:(i1-i0)*t.r]
+		t.coefs(rows, i0)
+		clear(b) // beyond the last row
+		across(w, b, 64, rows, t.r, 0, t.r)
 		n := t.w.Start(i0, 0)
 		for j := 0; j < t.w.In; j += keptCols {
 			width := min(keptCols, t.w.In-j)
 			for i := i0; i < i1; i++ {
-				t.part(w, rows[(i-i0)*width:][:width], i, j, coef[(i-i0)*t.r:(i-i0+1)*t.r])
+				t.part(w, wide[(i-i0)*width:][:width], i, j, nil, nil)
 			}
-			across(w, cols, 64, tensor.Of(rows[:(i1-i0)*width]).Reshape(i1-i0, width))
+			across(w, turned, 64, wide[:(i1-i0)*width], width, 0, width)
+			across(w, a, t.r, t.a, t.w.In, j, width)
 			t.turnBits(i0, i1, j, width)
-			n = t.pack(cols, k, j, width, n)
+			next := t.place(k, j, width, n)
+			if next > n {
+				w.keptMerge = simd.KeptMerge{Rows: width, Dst: unsafe.Pointer(&t.t.values[n]), Bits: t.t.word(j, k), Step: 1, Wide: &turned[0], Coef: ptr(a), A: ptr(b), R: t.r}
+				w.mergeKept(t.kern, t.w.Values)
+			}
+			n = next
 		}
 	}
 }
 
-// pack packs rows [j, j+n) of block k of W̃ᵀ, whose first value is number at; it returns the number behind the last.
-func (t *keptTurnTask) pack(cols []float32, k, j, n, at int) int {
+// place sets the starts of rows [j, j+n) of block k of W̃ᵀ, whose first value is number at; it gives the number behind the last.
+func (t *keptTurnTask) place(k, j, n, at int) int {
 	for end := j + n; j < end; j += keptRows {
 		t.t.starts[j/keptRows*t.t.cs+k*t.t.ks] = uint32(at)
-		words := t.t.bits[k*t.t.block+j:][:min(keptRows, end-j)]
-		count := 0
-		for _, m := range words {
-			count += bits.OnesCount64(m)
+		for _, m := range t.t.bits[k*t.t.block+j:][:min(keptRows, end-j)] {
+			at += bits.OnesCount64(m)
 		}
-		if count > 0 {
-			t.kern.Compress(len(words), &t.t.values[at], nil, &cols[0], &words[0])
-		}
-		at += count
-		cols = cols[64*len(words):]
 	}
 	return at
 }
@@ -131,9 +179,15 @@ func turn64(m *[64]uint64) {
 	}
 }
 
-// across transposes src [n,k], k ≤ keptCols: dst[j·step + i] = src[i,j].
-func across(w *worker, dst []float32, step int, src tensor.Tensor) {
-	for i := 0; i < src.Rows; i += w.Lanes {
-		packAcross(w, w.Kernels, dst[i:], src, i, min(w.Lanes, src.Rows-i), step, 0, src.Cols)
+// across transposes columns [j, j+n) of src, whose rows have cols elements: dst[(k−j)·step + i] = src[i,k].
+func across(w *worker, dst []float32, step int, src []float32, cols, j, n int) {
+	if len(src) == 0 {
+		return
+	}
+	t := tensor.Of(src).Reshape(len(src)/cols, cols)
+	for i := 0; i < t.Rows; i += w.Lanes {
+		for k := 0; k < n; k += blockK {
+			packAcross(w, w.Kernels, dst[k*step+i:], t, i, min(w.Lanes, t.Rows-i), step, j+k, min(blockK, n-k))
+		}
 	}
 }

@@ -68,11 +68,11 @@ func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 		wide := len(k.Walk) * k.Lanes
 		p := b.fill(&b.kept.x, x, first, n, wide, roundUp((n-1)%wide+1, k.Lanes), x.Cols)
 		b.tasks.walk = walkTask{kern: k, t: t, x: p, y: y, beta: beta}
-		b.pool.run(&b.tasks.walk, t.chunks()*p.count(), 1)
+		b.pool.run(&b.tasks.walk, b.tasks.walk.groups()*p.count(), 1)
 	}
 }
 
-// walkTask sets y [first+n, rows] from x's panels; a piece is a chunk of t's rows against one panel.
+// walkTask sets y [first+n, rows] from x's panels; a piece is a group of chunks of t's rows against one panel.
 type walkTask struct {
 	kern *simd.Kept
 	t    tiles
@@ -81,24 +81,32 @@ type walkTask struct {
 	beta float32
 }
 
+const walkChunks = 4
+
+func (t *walkTask) groups() int { return (t.t.chunks() + walkChunks - 1) / walkChunks }
+
 func (t *walkTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
-		c, q := i/t.x.count(), i%t.x.count()
-		rows := min(keptRows, t.t.rows-c*keptRows)
+		c0, q := i/t.x.count()*walkChunks, i%t.x.count()
+		i0 := c0 * keptRows
+		rows := min(walkChunks*keptRows, t.t.rows-i0)
 		width := t.x.width(q)
-		sum := w.scratch(keptRows * width)[:rows*width]
+		sum := w.scratch(walkChunks * keptRows * width)[:rows*width]
 		w.work.Words += rows * t.t.blocks() * width / t.kern.Lanes
-		t.begin(w, sum, c, q)
+		t.begin(w, sum, i0, q)
 		for k := range t.t.blocks() {
-			t.kern.Walk[width/t.kern.Lanes-1](rows, &sum[0], &t.x.row(q, 64*k)[0], t.t.word(c*keptRows, k), t.t.step, t.t.at(c, k))
+			x := &t.x.row(q, 64*k)[0]
+			for r, c := 0, c0; r < rows; r, c = r+keptRows, c+1 {
+				t.kern.Walk[width/t.kern.Lanes-1](min(keptRows, rows-r), &sum[r*width], x, t.t.word(i0+r, k), t.t.step, t.t.at(c, k))
+			}
 		}
-		at := (t.x.first+q*t.x.wide)*t.t.rows + c*keptRows
+		at := (t.x.first+q*t.x.wide)*t.t.rows + i0
 		t.end(w, sum, rows, width, t.x.tokens(q), t.y.Float32()[at:])
 	}
 }
 
 // begin sets sum to β·yᵀ.
-func (t *walkTask) begin(w *worker, sum []float32, c, q int) {
+func (t *walkTask) begin(w *worker, sum []float32, i0, q int) {
 	if t.beta == 0 {
 		clear(sum)
 		return
@@ -108,7 +116,7 @@ func (t *walkTask) begin(w *worker, sum []float32, c, q int) {
 		clear(sum)
 	}
 	for g := 0; g < n; g += w.Lanes {
-		packAcross(w, w.Kernels, sum[g:], t.y, t.x.first+q*t.x.wide+g, min(w.Lanes, n-g), width, c*keptRows, len(sum)/width)
+		packAcross(w, w.Kernels, sum[g:], t.y, t.x.first+q*t.x.wide+g, min(w.Lanes, n-g), width, i0, len(sum)/width)
 	}
 	if t.beta != 1 {
 		w.scale(sum, t.beta)

@@ -23,8 +23,17 @@ func (b *Backend) Merge(dst tensor.Tensor, w *sparse.Weight, bm, am tensor.Tenso
 	t := newMerge("merge", w, bm, am, s)
 	t.dst = wantAct("merge", "dst", dst, like("merge", "dst", dst), w.Out, w.In)
 	b.tasks.merge = t
-	b.pool.run(&b.tasks.merge, w.Out, grain(w.In*(t.r+2)))
+	b.pool.run(&b.tasks.merge, w.Out, t.grain())
 }
+
+// mergeRows is the least number of rows that are merged at a time, for which a chunk of A is copied once.
+const mergeRows = 32
+
+// grain is the number of rows of a piece. No result depends on it.
+func (t *mergeTask) grain() int { return max(mergeRows, grain(t.w.In*(t.r+2))) }
+
+// scratch is the floats that a piece of so many rows takes: s·B of its rows and a chunk of A.
+func (t *mergeTask) scratch(rows int) int { return (rows + chunk) * t.r }
 
 // newMerge is a merge without its destination.
 func newMerge(op string, w *sparse.Weight, bm, am tensor.Tensor, s float32) mergeTask {
@@ -49,70 +58,80 @@ func (t *mergeTask) coefs(dst []float32, i int) {
 const chunk = 2 * sparse.Block
 
 func (t *mergeTask) do(w *worker, i, j int) {
-	coef := w.scratch((j - i) * t.r)
+	buf := w.scratch(t.scratch(j - i))
+	coef, near := buf[:(j-i)*t.r], buf[(j-i)*t.r:]
 	t.coefs(coef, i)
 	for k := 0; k < t.w.In; k += chunk {
+		n := min(chunk, t.w.In-k)
+		a := t.columns(near, k, n)
 		for row := i; row < j; row++ {
-			at, n, c := row*t.w.In+k, min(chunk, t.w.In-k), coef[(row-i)*t.r:(row-i+1)*t.r]
+			at, c := row*t.w.In+k, coef[(row-i)*t.r:(row-i+1)*t.r]
 			if t.dst.half() && w.MergeHalf[0] != nil {
-				t.partHalf(w, t.dst.h[at:at+n], row, k, c)
+				t.partHalf(w, t.dst.h[at:at+n], row, k, c, a)
 				continue
 			}
 			dst := w.out(0, t.dst, at, n)
-			t.part(w, dst, row, k, c)
+			t.part(w, dst, row, k, c, a)
 			w.put(t.dst, at, dst)
 		}
 	}
 }
 
-// partHalf is part into BF16, where there is a kernel.
-func (t *mergeTask) partHalf(w *worker, dst []uint16, i, k int, coef []float32) {
-	w.work.Merged += len(dst)
-	bits, values, a := t.operands(i, k)
-	w.MergeHalf[format(t.w.Values.DType)](len(dst), &dst[0], bits, values, ptr(coef), a, t.w.In, t.r)
+// columns copies columns [k, k+n) of A, 0 beyond the last: its rows, mostly a multiple of 4 KiB apart, would drive each other out of the
+// first cache.
+func (t *mergeTask) columns(buf []float32, k, n int) []float32 {
+	a, have := buf[:n*t.r], min(n, t.w.In-k)
+	for p := range t.r {
+		copy(a[p*n:], t.a[p*t.w.In+k:][:have])
+		clear(a[p*n+have : (p+1)*n])
+	}
+	return a
 }
 
-// operands are where the row's bits (nil: all kept), kept values and the columns of A begin, for columns from k on.
-func (t *mergeTask) operands(i, k int) (bits *uint64, values unsafe.Pointer, a *float32) {
+// partHalf is part into BF16, where there is a kernel.
+func (t *mergeTask) partHalf(w *worker, dst []uint16, i, k int, coef, a []float32) {
+	w.work.Merged += len(dst)
+	bits, values := t.operands(i, k)
+	w.MergeHalf[format(t.w.Values.DType)](len(dst), &dst[0], bits, values, ptr(coef), ptr(a), len(dst), len(coef))
+}
+
+// operands are where the row's bits (nil: all kept) and kept values begin, for columns from k on.
+func (t *mergeTask) operands(i, k int) (bits *uint64, values unsafe.Pointer) {
 	if !t.w.Dense() {
 		bits = &t.w.RowBits(i)[k/64]
 	}
-	if t.r > 0 {
-		a = &t.a[k]
-	}
-	return bits, valuesAt(t.w.Values, t.w.Start(i, k/sparse.Block)), a
+	return bits, valuesAt(t.w.Values, t.w.Start(i, k/sparse.Block))
 }
 
-// part sets columns [k, k+chunk) of row i: dst = Σ_p coef_p·a_p, then keeps and adds W where M is, and puts 0 elsewhere. The sum
-// begins at −0 when it has no terms, which leaves a −0 of W as it is.
-func (t *mergeTask) part(w *worker, dst []float32, i, k int, coef []float32) {
+// part sets columns [k, k+len(dst)) of row i: dst = Σ_p coef_p·a_p, a [r, len(dst)], then keeps and adds W where M is, and puts 0 elsewhere.
+func (t *mergeTask) part(w *worker, dst []float32, i, k int, coef, a []float32) {
 	n := len(dst)
 	w.work.Merged += n
 	if f := w.Merge[format(t.w.Values.DType)]; f != nil {
-		bits, values, a := t.operands(i, k)
-		f(n, &dst[0], bits, values, ptr(coef), a, t.w.In, t.r)
+		bits, values := t.operands(i, k)
+		f(n, &dst[0], bits, values, ptr(coef), ptr(a), n, len(coef))
 		return
 	}
 	at := t.w.Start(i, k/sparse.Block)
 	for j := range dst {
-		dst[j] = t.zero()
+		dst[j] = zeroOf(len(coef))
 	}
-	t.combine(w, dst, k, coef)
+	combine(w, dst, coef, a)
 	j, at := t.expand(w, dst, i, k, at)
 	for ; j < n; j += 64 {
 		at += addKept(dst[j:min(j+64, n)], rowBits(t.w, i, (k+j)/64), t.w.Values, at)
 	}
 }
 
-// combine adds Σ_p coef_p·a_p of columns [k, k+len(dst)).
-func (t *mergeTask) combine(w *worker, dst []float32, k int, coef []float32) {
-	done := 0
-	if w.Combine != nil && t.r > 0 && len(dst) >= 32 {
-		w.Combine(len(dst)/32, &dst[0], &coef[0], &t.a[k], t.w.In, t.r)
-		done = len(dst) / 32 * 32
+// combine adds Σ_p coef_p·a_p, a [len(coef), len(dst)].
+func combine(w *worker, dst, coef, a []float32) {
+	n, done := len(dst), 0
+	if w.Combine != nil && len(coef) > 0 && n >= 32 {
+		w.Combine(n/32, &dst[0], &coef[0], &a[0], n, len(coef))
+		done = n / 32 * 32
 	}
 	for p, c := range coef {
-		w.axpy(dst[done:], c, t.a[p*t.w.In+k:][done:len(dst)])
+		w.axpy(dst[done:], c, a[p*n:][done:n])
 	}
 }
 
@@ -142,8 +161,9 @@ func valuesAt(v tensor.Tensor, i int) unsafe.Pointer {
 	return element(v, i)
 }
 
-func (t *mergeTask) zero() float32 {
-	if t.r == 0 {
+// zeroOf is where a sum of r terms begins: −0 where there are none, which leaves a −0 of W as it is.
+func zeroOf(r int) float32 {
+	if r == 0 {
 		return float32(math.Copysign(0, -1))
 	}
 	return 0

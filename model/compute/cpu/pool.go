@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/splora/splora/model/compute/cpu/internal/simd"
 )
 
 // task is an operation cut into pieces: do computes items [i, j). Pieces are independent.
@@ -28,6 +30,8 @@ type worker struct {
 	ones   [chunk / 64]uint64 // the mask of a dense row
 	unit   unitScratch
 	masked maskedScratch
+
+	keptMerge simd.KeptMerge
 
 	beside    *unit // of the backend
 	unitBack  unitBackScratch

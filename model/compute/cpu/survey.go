@@ -311,7 +311,8 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 
 func (s *survey) Merge(dst tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
 	s.strips(w.Out, dst, 0, 1, 0)
-	s.each(w.Out, "buf", 4*grain(w.In*(a.Rows+2))*a.Rows)
+	t := mergeTask{w: w, r: a.Rows}
+	s.each((w.Out+t.grain()-1)/t.grain(), "buf", 4*t.scratch(min(t.grain(), w.Out)))
 }
 
 func (s *survey) SumSquares(x tensor.Tensor) float64 {
@@ -332,8 +333,9 @@ func (s *survey) KeptForward(y, x, _ tensor.Tensor, w *sparse.Weight, _, a tenso
 		return
 	}
 	s.starts(w.Out, w.In)
-	s.each(w.Out/keptRows+1, "at", 4*sparse.Words(w.In))
-	s.each(w.Out/keptRows+1, "buf", 4*(keptRows*a.Rows+chunk))
+	t := keptMergeTask{mergeTask: mergeTask{r: a.Rows}}
+	s.each(w.Out/keptRows+1, "at", 4*min(keptRows, w.Out))
+	s.each(w.Out/keptRows+1, "buf", 4*t.scratch())
 	s.walk(y.Rows, w.In)
 }
 
@@ -344,7 +346,8 @@ func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, _, a tenso
 	}
 	s.starts(w.In, w.Out)
 	s.shared.at("kept.bits", 8*sparse.Words(w.Out)*w.In)
-	s.each(w.Out/64+1, "buf", 4*64*(a.Rows+2*keptCols))
+	t := keptTurnTask{mergeTask: mergeTask{r: a.Rows}}
+	s.each(w.Out/64+1, "buf", 4*t.scratch())
 	s.walk(dx.Rows, w.Out)
 }
 
@@ -415,7 +418,7 @@ func (s *survey) walk(n, in int) {
 	k := &s.b.kern.Kept
 	wide := len(k.Walk) * k.Lanes
 	s.shared.at("kept.x", 4*roundUp(min(n, keptTokens), wide)*in)
-	s.each(in, "buf", 4*keptRows*min(wide, roundUp(n, k.Lanes)))
+	s.each(in, "buf", 4*walkChunks*keptRows*min(wide, roundUp(n, k.Lanes)))
 }
 
 // starts are those of a packed matrix [rows, cols].

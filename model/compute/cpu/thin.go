@@ -124,7 +124,7 @@ func (t *thinTask) turn(w *worker, first, n int) {
 	} else {
 		t.byRows(w, c, cols, first, n, t.alpha, 0)
 	}
-	across(w, turned, rows, tensor.Of(c).Reshape(rows, cols))
+	across(w, turned, rows, c, cols, 0, cols)
 	for j := range cols {
 		row, src := t.dst.Float32()[at+j*t.dst.Cols:][:rows], turned[j*rows:][:rows]
 		switch t.beta {

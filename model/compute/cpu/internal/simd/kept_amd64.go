@@ -3,6 +3,27 @@
 package simd
 
 //go:noescape
+func keptMerge512F32(m *KeptMerge)
+
+//go:noescape
+func keptMerge512F32Half(m *KeptMerge)
+
+//go:noescape
+func keptMerge512BF16(m *KeptMerge)
+
+//go:noescape
+func keptMerge512BF16Half(m *KeptMerge)
+
+//go:noescape
+func keptMerge512F16(m *KeptMerge)
+
+//go:noescape
+func keptMerge512F16Half(m *KeptMerge)
+
+//go:noescape
+func keptMerge512Wide(m *KeptMerge)
+
+//go:noescape
 func walk512x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape

@@ -96,6 +96,28 @@ type Kept struct {
 	// Compress sets dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words, and moves at_k behind them; with at nil they
 	// follow each other.
 	Compress func(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+	// Merge packs a merge, by the format of W's packed values; MergeWide with values in dense rows; MergeHalf into bfloat16. nil with 8 lanes,
+	// and MergeHalf also where a processor lacks it.
+	Merge, MergeHalf [3]func(*KeptMerge)
+	MergeWide        func(*KeptMerge)
+}
+
+// KeptMerge are the arguments of a packed merge of Rows rows of 64 columns:
+//
+//	dst = w_ij + Σ_p coef_ip·a_pj at the j kept in Bits[i·Step], one after the other, row after row; p < R
+//
+// Coef is [Rows,R], A [R,64]. Row i's packed values begin at number At[i], which moves on behind them; or w is Wide [Rows,64].
+type KeptMerge struct {
+	Rows   int
+	Dst    unsafe.Pointer
+	Bits   *uint64
+	Step   int
+	Values unsafe.Pointer
+	At     *uint32
+	Wide   *float32
+	Coef   *float32
+	A      *float32
+	R      int
 }
 
 // Vec are loops over n elements; sums have a fixed order.

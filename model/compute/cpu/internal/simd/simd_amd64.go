@@ -34,6 +34,7 @@ func For(name string) *Kernels {
 			Peak: peak512,
 		}
 		if x.HasAVX512BF16 {
+			k.Kept.MergeHalf = [3]func(*KeptMerge){keptMerge512F32Half, keptMerge512BF16Half, keptMerge512F16Half}
 			k.RoundBF16, k.FlashBack = roundBF16512, flashBack512
 			k.FlashMax, k.FlashExp, k.FlashScale = flashMax512, flashExp512, flashScale512
 			k.MergeHalf = [3]func(int, *uint16, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32Half, merge512BF16Half, merge512F16Half}
@@ -68,7 +69,8 @@ func For(name string) *Kernels {
 
 // kept512 and kept256 need POPCNT, BMI1 and BMI2, which every processor with AVX2 and FMA has.
 func kept512() Kept {
-	k := Kept{Lanes: 16, Spread: spread512, Compress: compress512}
+	k := Kept{Lanes: 16, Spread: spread512, Compress: compress512, MergeWide: keptMerge512Wide}
+	k.Merge = [3]func(*KeptMerge){keptMerge512F32, keptMerge512BF16, keptMerge512F16}
 	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk512x1, walk512x2, walk512x3, walk512x4, walk512x5, walk512x6, walk512x7, walk512x8}
 	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7], k.Dots[11], k.Dots[15] = keptDots512x1, keptDots512x2, keptDots512x4, keptDots512x8, keptDots512x12, keptDots512x16
 	return k
