@@ -35,7 +35,7 @@ func (e *env) keptHalf(dt tensor.DType, s keptShape, k int, beta float32) {
 	dy, dyv := e.matrix(tensor.BF16, s.n, s.out, false)
 	a, av := e.matrix(tensor.F32, s.r, s.in, false)
 	b, bv := e.matrix(tensor.F32, s.out, s.r, false)
-	slot := e.rounded(e.nans(s.out, s.in))
+	slot := e.rounded(e.nans(1, max(1, l.KeptSlot(w, tensor.BF16))))
 	merged := gemm64(bv, av, s.out, s.in, s.r, false, false)
 	for i := range merged {
 		merged[i] = values[i] + scale*merged[i]

@@ -33,47 +33,54 @@ func BenchmarkKept(b *testing.B) {
 	for _, isa := range ISAs() {
 		for _, keep := range []float64{0, 0.3} {
 			for _, s := range [][3]int{{512, 1024, 1024}, {512, 2048, 2048}, {64, 1024, 1024}, {128, 256, 704}, {512, 256, 256}, {512, 704, 256}} {
-				b.Run(fmt.Sprintf("%s/keep%v/T%d_%dx%d", isa, keep, s[0], s[2], s[1]), func(b *testing.B) {
-					benchKept(b, isa, s[0], pruned(s[1], s[2], keep))
-				})
+				for _, dt := range []tensor.DType{tensor.F32, tensor.BF16} {
+					w := pruned(s[1], s[2], keep)
+					b.Run(fmt.Sprintf("%s/keep%v/%s/T%d_%dx%d", isa, keep, dt, s[0], s[2], s[1]), func(b *testing.B) {
+						benchKept(b, isa, dt, s[0], w)
+					})
+				}
 			}
 		}
 	}
 }
 
-func benchKept(b *testing.B, isa string, n int, w *sparse.Weight) {
+func benchKept(b *testing.B, isa string, dt tensor.DType, n int, w *sparse.Weight) {
 	const r = 16
 	dev := New(Config{ISA: isa, Threads: 1})
 	defer dev.Close()
+	if dt != tensor.F32 && !dev.WalksKept(w, dt, n) {
+		b.Skip("not walked")
+	}
 	la, lb := random(tensor.F32, r, w.In), random(tensor.F32, w.Out, r)
 	da, db := random(tensor.F32, r, w.In), random(tensor.F32, w.Out, r)
-	x, y, slot := random(tensor.F32, n, w.In), random(tensor.F32, n, w.Out), random(tensor.F32, w.Out, w.In)
+	x, y, slot, packed := random(dt, n, w.In), random(dt, n, w.Out), random(dt, w.Out, w.In), random(dt, 1, max(1, dev.KeptSlot(w, dt)))
+	la16, lb16 := random(dt, r, w.In), random(dt, w.Out, r)
 	flops := 2 * float64(n) * float64(w.In) * float64(w.Out)
 	for _, op := range []struct {
 		name string
 		f    func()
 	}{
-		{"y/kept", func() { dev.KeptForward(y, x, slot, w, lb, la, 2, 0) }},
+		{"y/kept", func() { dev.KeptForward(y, x, packed, w, lb, la, 2, 0) }},
 		{"y/slot", func() {
 			dev.Merge(slot, w, lb, la, 2)
 			dev.Gemm(y, 1, x, false, slot, true, 0)
 		}},
-		{"dx/kept", func() { dev.KeptInput(x, y, slot, w, lb, la, 2, 0) }},
+		{"dx/kept", func() { dev.KeptInput(x, y, packed, w, lb, la, 2, 0) }},
 		{"dx/slot", func() {
 			dev.Merge(slot, w, lb, la, 2)
 			dev.Gemm(x, 1, y, false, slot, false, 0)
 		}},
-		{"G/kept", func() { dev.KeptAdapter(da, db, y, x, slot, w, lb, la, 2) }},
+		{"G/kept", func() { dev.KeptAdapter(da, db, y, x, packed, w, lb, la, 2) }},
 		{"G/slot", func() {
 			dev.Gemm(slot, 1, y, true, x, false, 0)
 			dev.Mask(slot, w)
-			dev.Gemm(da, 2, lb, true, slot, false, 1)
-			dev.Gemm(db, 2, slot, false, la, true, 1)
+			dev.Gemm(da, 2, lb16, true, slot, false, 1)
+			dev.Gemm(db, 2, slot, false, la16, true, 1)
 		}},
-		{"Gonly/kept", func() { dev.gradient(y, x, slot, w) }},
+		{"Gonly/kept", func() { dev.gradient(y, x, packed, w) }},
 		{"Gonly/Gemm", func() { dev.Gemm(slot, 1, y, true, x, false, 0) }},
 		{"yonly/kept", func() {
-			t := dev.tiles(w, slot)
+			t := dev.tiles(w, packed, dt)
 			for c := range t.chunks() {
 				t.place(c, w.Start(c*keptRows, 0))
 			}
@@ -82,12 +89,8 @@ func benchKept(b *testing.B, isa string, n int, w *sparse.Weight) {
 		{"yonly/Gemm", func() { dev.Gemm(y, 1, x, false, slot, true, 0) }},
 	} {
 		b.Run(op.name, func(b *testing.B) {
-			for i := range x.Float32() {
-				x.Float32()[i] = float32(i%7) - 3
-			}
-			for i := range y.Float32() {
-				y.Float32()[i] = float32(i%5) - 2
-			}
+			dev.Fill(x, 0.5) // products of products would grow
+			dev.Fill(y, 0.25)
 			measure(b, 1, flops, op.f)
 		})
 	}

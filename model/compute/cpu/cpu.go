@@ -86,10 +86,13 @@ type tasks struct {
 	keptMerge keptMergeTask
 	keptTurn  keptTurnTask
 	panels    panelTask
+	pairs     pairTask
 	walk      walkTask
 	keptDots  keptDotsTask
-	keptDB    keptDBTask
-	keptDA    keptDATask
+	keptSum   keptSumTask
+	place     placeTask
+
+	keptReduce keptReduceTask
 }
 
 // New starts the workers of a backend; Close ends them.

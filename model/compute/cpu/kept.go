@@ -16,11 +16,14 @@ import (
 //	y  panels of 8 registers of tokens against W̃ packed block by block      dx  the same against W̃ᵀ
 //	G  a row of dyᵀ stays in registers, one sum per kept position, sixteen of them folded into one register
 //
+// With bfloat16 and AVX512_BF16 a multiply-add takes a pair: at 2:4 the two kept weights of four, where the panel has all six pairs of four inputs
+// side by side; and in G, whatever the pattern, a pair of tokens. Sums are float32.
+//
 // Beside the slot it takes scratch memory of its own, which grows to what the largest layer needs: panels of at most keptTokens tokens,
-// 4·keptTokens·(in + out) bytes, one bit per weight for Mᵀ, and about 4·max(r, 16)·(in + out) bytes.
+// 4·keptTokens·(in + out) bytes (6·keptTokens·in in pairs), one bit per weight for Mᵀ, and about 4·max(r, 16)·(in + out) bytes.
 const (
 	keptRows   = 64  // rows of W̃ that a piece of work takes
-	keptTokens = 256 // tokens whose panels stand at a time
+	keptTokens = 512 // tokens whose panels stand at a time
 	keptCols   = 256 // columns merged at a time on the way to W̃ᵀ
 )
 
@@ -31,7 +34,7 @@ type keptBuffers struct {
 	x, y   []float32 // panels
 	starts []uint32
 	bits   []uint64  // Mᵀ
-	a, b   []float32 // Aᵀ and B, in panels
+	a, b   []float32 // Aᵀ in a panel, and parts of dA
 }
 
 // tiles is a packed matrix, chunk of keptRows rows by chunk, in it block of 64 columns by block, in it row by row. The word of row i
@@ -41,7 +44,7 @@ type tiles struct {
 	step, block int
 	starts      []uint32
 	cs, ks      int
-	values      []float32
+	values      tensor.Tensor // [1, kept], F32, or BF16 where pairs are walked
 	rows, cols  int
 }
 
@@ -50,11 +53,7 @@ func (t *tiles) blocks() int { return sparse.Words(t.cols) }
 
 // at is the address of the values of chunk c, block k, or of nothing when there are no more.
 func (t *tiles) at(c, k int) *float32 {
-	s := int(t.starts[c*t.cs+k*t.ks])
-	if s >= len(t.values) {
-		return nil
-	}
-	return &t.values[s]
+	return (*float32)(valuesAt(t.values, int(t.starts[c*t.cs+k*t.ks])))
 }
 
 // word is the address of the word of row i and block k.
@@ -71,26 +70,41 @@ func (b *Backend) WalksKept(w *sparse.Weight, x tensor.DType, n int) bool {
 	if b.masks(w, x) {
 		return n >= 32 && n <= unitPanels*amx.Rows && min(w.In, w.Out) >= 64
 	}
-	return x == tensor.F32 && !w.Dense() && w.Density() <= 0.55 && n >= 64 && min(w.In, w.Out) >= 128
+	there := x == tensor.F32 || b.walksPairs(w)
+	return there && !w.Dense() && w.Density() <= 0.55 && n >= 64 && min(w.In, w.Out) >= 128
 }
 
-// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere.
+// walksPairs reports whether G of bfloat16 activations can be formed at the kept positions alone. The panels are made from pairs of inputs and of
+// outputs.
+func (b *Backend) walksPairs(w *sparse.Weight) bool {
+	return b.kern.Kept.Half.PairRows != nil && w.In%4 == 0 && w.Out%2 == 0
+}
+
+// walksTwoOfFour reports whether y of bfloat16 activations, too, takes the kept weights alone: of each four inputs a pair.
+func (b *Backend) walksTwoOfFour(w *sparse.Weight) bool {
+	return b.walksPairs(w) && w.Pattern == sparse.Pattern{N: 2, M: 4}
+}
+
+// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx, or G packed in float32.
 func (b *Backend) KeptSlot(w *sparse.Weight, x tensor.DType) int {
-	if b.masks(w, x) {
+	switch {
+	case b.masks(w, x):
 		return 0
+	case x == tensor.BF16:
+		return max(w.Out*w.In, 2*w.NNZ())
 	}
 	return w.NNZ()
 }
 
-// kept panics unless the operands of a product fit.
-func kept(op string, x, y, slot tensor.Tensor, w *sparse.Weight) {
-	want(op, "x", x, tensor.F32, y.Rows, w.In)
-	want(op, "y", y, tensor.F32, x.Rows, w.Out)
+// wantKept panics unless the operands of a product fit.
+func (b *Backend) wantKept(op string, x, y, slot tensor.Tensor, w *sparse.Weight) {
+	want(op, "x", x, like(op, "x", x), y.Rows, w.In)
+	want(op, "y", y, x.DType, x.Rows, w.Out)
 	if w.Dense() {
 		panic(fmt.Sprintf("cpu: %s: the weight [%d,%d] is dense", op, w.Out, w.In))
 	}
-	if slot.DType != tensor.F32 || slot.Len() < w.NNZ() {
-		panic(fmt.Sprintf("cpu: %s: slot is %s, for %d kept weights in float32", op, slot, w.NNZ()))
+	if slot.DType != x.DType || slot.Len() < b.KeptSlot(w, x.DType) {
+		panic(fmt.Sprintf("cpu: %s: slot is %s, for %d elements like x", op, slot, b.KeptSlot(w, x.DType)))
 	}
 }
 
@@ -101,37 +115,59 @@ func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am
 		b.unitMasked(y, x, w, bm, am, s, beta, false)
 		return
 	}
-	kept("kept forward", x, y, slot, w)
-	b.tasks.keptMerge = keptMergeTask{mergeTask: newMerge("kept forward", w, bm, am, s), kern: &b.kern.Kept, t: b.tiles(w, slot)}
+	b.wantKept("kept forward", x, y, slot, w)
+	if x.DType == tensor.BF16 && !b.walksTwoOfFour(w) {
+		b.Gemm(y, 1, x, false, b.dense(w, slot, bm, am, s), true, beta)
+		return
+	}
+	b.tasks.keptMerge = keptMergeTask{mergeTask: newMerge("kept forward", w, bm, am, s), kern: &b.kern.Kept, t: b.tiles(w, slot, x.DType)}
 	t := &b.tasks.keptMerge
 	b.pool.run(t, t.t.chunks(), 1)
 	b.walk(y, x, t.t, beta)
 }
 
-// KeptInput sets dx = dy·W̃ + β·dx.
+// KeptInput sets dx = dy·W̃ + β·dx. Along the outputs a pattern leaves no pairs: with bfloat16 W̃ stands dense in the slot.
 func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	if b.masks(w, dx.DType) {
 		masked("masked input", dx, dy, w, bm, am)
 		b.unitMasked(dx, dy, w, bm, am, s, beta, true)
 		return
 	}
-	kept("kept input", dx, dy, slot, w)
+	b.wantKept("kept input", dx, dy, slot, w)
+	if dx.DType == tensor.BF16 {
+		b.Gemm(dx, 1, dy, false, b.dense(w, slot, bm, am, s), false, beta)
+		return
+	}
 	b.tasks.keptTurn = keptTurnTask{mergeTask: newMerge("kept input", w, bm, am, s), kern: &b.kern.Kept, t: b.turned(w, slot)}
 	t := &b.tasks.keptTurn
 	b.pool.run(t, t.t.blocks(), 1)
 	b.walk(dx, dy, t.t, beta)
 }
 
-// tiles lays out W̃, or G, in the slot; its starts are not set yet.
-func (b *Backend) tiles(w *sparse.Weight, slot tensor.Tensor) tiles {
-	t := tiles{bits: w.Mask(), step: w.Words(), block: 1, cs: w.Words(), ks: 1, values: slot.Float32()[:w.NNZ()], rows: w.Out, cols: w.In}
+// dense is W̃ as it stands dense in the slot.
+func (b *Backend) dense(w *sparse.Weight, slot, bm, am tensor.Tensor, s float32) tensor.Tensor {
+	dst := as(slot, slot.DType, w.Out, w.In)
+	b.Merge(dst, w, bm, am, s)
+	return dst
+}
+
+// as is the beginning of t's memory as another matrix.
+func as(t tensor.Tensor, dt tensor.DType, rows, cols int) tensor.Tensor {
+	t.Mem.Host = t.Mem.Host[:rows*cols*dt.Size()]
+	t.DType, t.Rows, t.Cols = dt, rows, cols
+	return t
+}
+
+// tiles lays out W̃, or G, in the slot, its values of the given type; its starts are not set yet.
+func (b *Backend) tiles(w *sparse.Weight, slot tensor.Tensor, dt tensor.DType) tiles {
+	t := tiles{bits: w.Mask(), step: w.Words(), block: 1, cs: w.Words(), ks: 1, values: as(slot, dt, 1, w.NNZ()), rows: w.Out, cols: w.In}
 	t.starts = sized(&b.kept.starts, t.chunks()*t.blocks())
 	return t
 }
 
 // turned lays out W̃ᵀ; its starts and bits are not set yet. All of a block of columns (64 rows of W̃) stands together.
 func (b *Backend) turned(w *sparse.Weight, slot tensor.Tensor) tiles {
-	t := tiles{step: 1, block: w.In, cs: 1, values: slot.Float32()[:w.NNZ()], rows: w.In, cols: w.Out}
+	t := tiles{step: 1, block: w.In, cs: 1, values: as(slot, tensor.F32, 1, w.NNZ()), rows: w.In, cols: w.Out}
 	t.ks = t.chunks()
 	t.starts = sized(&b.kept.starts, t.chunks()*t.blocks())
 	t.bits = sized(&b.kept.bits, t.blocks()*w.In)

@@ -17,12 +17,12 @@ func keptLoops() simd.Kept {
 		}
 	}
 	for n := range k.Dots {
-		k.Dots[n] = func(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int) {
-			dotsGo((n+1)*lanes, rows, dst, y, x, bits, step, keep, below, add)
+		k.Dots[n] = func(rows int, dst, y, x *float32, bits *uint64, step, add int) {
+			dotsGo((n+1)*lanes, rows, dst, y, x, bits, step, add)
 		}
 	}
-	k.Spread = func(rows int, y, x *float32, bits *uint64, step int, values *float32) {
-		spreadGo(lanes, rows, y, x, bits, step, values)
+	for n := range k.Reduce {
+		k.Reduce[n] = func(m *simd.KeptReduce) { reduceGo((n+1)*lanes, m) }
 	}
 	return k
 }
@@ -54,12 +54,12 @@ func walkGo(n, rows int, y, x *float32, word *uint64, step int, values *float32)
 	}
 }
 
-func dotsGo(n, rows int, dst, y, x *float32, word *uint64, step int, keep, below uint64, add int) {
+func dotsGo(n, rows int, dst, y, x *float32, word *uint64, step, add int) {
 	at := 0
 	for i := range rows {
-		all, a := wordAt(word, i*step), floats(y, i*n, n)
-		m := all & keep
-		out := floats(dst, at+bits.OnesCount64(all&below), bits.OnesCount64(m))
+		m, a := wordAt(word, i*step), floats(y, i*n, n)
+		out := floats(dst, at, bits.OnesCount64(m))
+		at += len(out)
 		for k := range out {
 			s := dotGo(a, floats(x, bits.TrailingZeros64(m)*n, n))
 			if add != 0 {
@@ -68,7 +68,6 @@ func dotsGo(n, rows int, dst, y, x *float32, word *uint64, step int, keep, below
 			out[k] = s
 			m &= m - 1
 		}
-		at += bits.OnesCount64(all)
 	}
 }
 
@@ -84,16 +83,19 @@ func dotGo(a, b []float32) float32 {
 	return s0 + s1 + (s2 + s3)
 }
 
-func spreadGo(n, rows int, y, x *float32, word *uint64, step int, values *float32) {
+func reduceGo(n int, m *simd.KeptReduce) {
 	at := 0
-	for i := range rows {
-		b, m := floats(x, i*n, n), wordAt(word, i*step)
-		for _, a := range floats(values, at, bits.OnesCount64(m)) {
-			sum := floats(y, bits.TrailingZeros64(m)*n, n)
+	for i := range m.Rows {
+		word := wordAt(m.Bits, i*m.Step)
+		sum, b := floats(m.DB, i*n, n), floats(m.B, i*n, n)
+		for _, g := range floats(m.G, at, bits.OnesCount64(word)) {
+			j := bits.TrailingZeros64(word)
+			a, d := floats(m.A, j*n, n), floats(m.DA, j*n, n)
 			for t := range sum {
-				sum[t] += a * b[t]
+				sum[t] += g * a[t]
+				d[t] += g * b[t]
 			}
-			m &= m - 1
+			word &= word - 1
 			at++
 		}
 	}

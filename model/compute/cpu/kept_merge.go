@@ -38,22 +38,24 @@ func (t *keptMergeTask) do(w *worker, c, end int) {
 			}
 			m.Bits = t.t.word(i0, k)
 			t.columns(a, 64*k, 64)
-			w.mergeKept(t.kern, t.w.Values)
+			w.mergeKept(t.kern, t.w.Values, t.t.values.DType)
 			w.work.Merged += rows * min(64, t.t.cols-64*k)
 		}
 	}
 }
 
-// mergeKept does w.keptMerge, of a weight's values; without a kernel row by row.
-func (w *worker) mergeKept(k *simd.Kept, values tensor.Tensor) {
-	m := &w.keptMerge
-	switch f := k.Merge[format(values.DType)]; {
-	case f == nil:
+// mergeKept does w.keptMerge, of a weight's values, into float32 or bfloat16; without a kernel row by row.
+func (w *worker) mergeKept(k *simd.Kept, values tensor.Tensor, dst tensor.DType) {
+	m, f := &w.keptMerge, format(values.DType)
+	switch {
+	case dst == tensor.BF16:
+		k.MergeHalf[f](m)
+	case k.Merge[f] == nil:
 		w.mergeKeptRows(k, values)
 	case m.Wide != nil:
 		k.MergeWide(m)
 	default:
-		f(m)
+		k.Merge[f](m)
 	}
 }
 
@@ -130,8 +132,8 @@ func (t *keptTurnTask) do(w *worker, k, end int) {
 			t.turnBits(i0, i1, j, width)
 			next := t.place(k, j, width, n)
 			if next > n {
-				w.keptMerge = simd.KeptMerge{Rows: width, Dst: unsafe.Pointer(&t.t.values[n]), Bits: t.t.word(j, k), Step: 1, Wide: &turned[0], Coef: ptr(a), A: ptr(b), R: t.r}
-				w.mergeKept(t.kern, t.w.Values)
+				w.keptMerge = simd.KeptMerge{Rows: width, Dst: valuesAt(t.t.values, n), Bits: t.t.word(j, k), Step: 1, Wide: &turned[0], Coef: ptr(a), A: ptr(b), R: t.r}
+				w.mergeKept(t.kern, t.w.Values, t.t.values.DType)
 			}
 			n = next
 		}

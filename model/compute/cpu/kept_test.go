@@ -72,20 +72,25 @@ func TestEveryWidthOfTheKernelsOverKeptWeightsIsItsLoop(t *testing.T) {
 				x[64*n+j] = float32(math.NaN()) // read, and not used
 			}
 			for add := range 2 {
-				for _, c := range [][2]uint64{{^uint64(0), 0}, {1<<32 - 1, 0}, {^uint64(1<<32 - 1), 1<<32 - 1}} {
-					got := append(normals(r, kept), 7)
-					want := append([]float32{}, got...)
-					dotsGo(n, rows, &want[0], &y[0], &x[0], &all[0], 2, c[0], c[1], add)
-					dots(rows, &got[0], &y[0], &x[0], &all[0], 2, c[0], c[1], add)
-					closeTo(t, fmt.Sprintf("%s dots %d of %x, add %d", isa, i+1, c[0], add), got, want)
-				}
+				got := append(normals(r, kept), 7)
+				want := append([]float32{}, got...)
+				dotsGo(n, rows, &want[0], &y[0], &x[0], &all[0], 2, add)
+				dots(rows, &got[0], &y[0], &x[0], &all[0], 2, add)
+				closeTo(t, fmt.Sprintf("%s dots %d, add %d", isa, i+1, add), got, want)
 			}
 		}
-		y, x := normals(r, 64*k.Lanes), normals(r, rows*k.Lanes)
-		want := append([]float32{}, y...)
-		spreadGo(k.Lanes, rows, &want[0], &x[0], &all[0], 2, &values[0])
-		k.Spread(rows, &y[0], &x[0], &all[0], 2, &values[0])
-		closeTo(t, isa+" spread", y, want)
+		for i, reduce := range k.Reduce {
+			if reduce == nil {
+				continue
+			}
+			n := (i + 1) * k.Lanes
+			db, da, a, b := normals(r, rows*n), normals(r, 64*n), normals(r, 64*n), normals(r, rows*n)
+			wantDB, wantDA := append([]float32{}, db...), append([]float32{}, da...)
+			reduceGo(n, &simd.KeptReduce{Rows: rows, DB: &wantDB[0], DA: &wantDA[0], A: &a[0], B: &b[0], Bits: &all[0], Step: 2, G: &values[0]})
+			reduce(&simd.KeptReduce{Rows: rows, DB: &db[0], DA: &da[0], A: &a[0], B: &b[0], Bits: &all[0], Step: 2, G: &values[0]})
+			closeTo(t, fmt.Sprintf("%s reduce %d, db", isa, i+1), db, wantDB)
+			closeTo(t, fmt.Sprintf("%s reduce %d, da", isa, i+1), da, wantDA)
+		}
 		compressed(t, isa, k, r, all)
 	}
 }

@@ -12,9 +12,10 @@ type panels struct {
 	first, n, wide int
 	last           int // width of the last panel: what is not a row of src is zero there
 	space          int // rows of a panel, at least cols
+	per            int // rows of src in a float: one, or as bfloat16 two
 }
 
-func (p *panels) count() int { return (p.n + p.wide - 1) / p.wide }
+func (p *panels) count() int { return (p.n + p.wide*p.per - 1) / (p.wide * p.per) }
 
 // width is the number of floats in a row of panel q, tokens that of its rows of src.
 func (p *panels) width(q int) int {
@@ -24,7 +25,7 @@ func (p *panels) width(q int) int {
 	return p.wide
 }
 
-func (p *panels) tokens(q int) int { return min(p.wide, p.n-q*p.wide) }
+func (p *panels) tokens(q int) int { return min(p.wide*p.per, p.n-q*p.wide*p.per) }
 
 // row is panel q from its row k on.
 func (p *panels) row(q, k int) []float32 { return p.dst[q*p.wide*p.space+k*p.width(q):] }
@@ -53,7 +54,7 @@ func (t *panelTask) do(w *worker, i, end int) {
 
 // fill fills panels of src's rows [first, first+n), at most keptTokens of them.
 func (b *Backend) fill(buf *[]float32, src tensor.Tensor, first, n, wide, last, space int) panels {
-	p := panels{src: src, first: first, n: n, wide: wide, last: last, space: space}
+	p := panels{src: src, first: first, n: n, wide: wide, last: last, space: space, per: 1}
 	p.dst = sized(buf, roundUp(n, wide)*space)
 	b.tasks.panels = panelTask{p}
 	b.pool.run(&b.tasks.panels, b.tasks.panels.pieces(), 1)
@@ -63,45 +64,65 @@ func (b *Backend) fill(buf *[]float32, src tensor.Tensor, first, n, wide, last, 
 // walk sets y = x·tᵀ + β·y.
 func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 	k := &b.kern.Kept
+	task := walkTask{lanes: k.Lanes, walk: k.Walk[:], block: 64, t: t, y: y, beta: beta}
+	if x.DType == tensor.BF16 {
+		task.walk, task.block = k.Half.Walk[:], sixOf(64)
+	}
 	for first := 0; first < x.Rows; first += keptTokens {
-		n := min(keptTokens, x.Rows-first)
-		wide := len(k.Walk) * k.Lanes
-		p := b.fill(&b.kept.x, x, first, n, wide, roundUp((n-1)%wide+1, k.Lanes), x.Cols)
-		b.tasks.walk = walkTask{kern: k, t: t, x: p, y: y, beta: beta}
-		b.pool.run(&b.tasks.walk, b.tasks.walk.groups()*p.count(), 1)
+		n, wide := min(keptTokens, x.Rows-first), len(task.walk)*k.Lanes
+		last := roundUp((n-1)%wide+1, k.Lanes)
+		if x.DType == tensor.BF16 {
+			task.x = b.fillPairs(x, first, n, wide, last)
+		} else {
+			task.x = b.fill(&b.kept.x, x, first, n, wide, last, x.Cols)
+		}
+		b.tasks.walk = task
+		b.pool.run(&b.tasks.walk, task.groups()*task.x.count(), 1)
 	}
 }
 
 // walkTask sets y [first+n, rows] from x's panels; a piece is a group of chunks of t's rows against one panel.
 type walkTask struct {
-	kern *simd.Kept
-	t    tiles
-	x    panels
-	y    tensor.Tensor
-	beta float32
+	lanes int
+	walk  []simd.Walk
+	block int // rows of a panel for a block of columns
+	t     tiles
+	x     panels
+	y     tensor.Tensor
+	beta  float32
 }
 
+// walkChunks is the number of chunks of a group: as many meet a block of the panel while it is in the first cache.
 const walkChunks = 4
 
 func (t *walkTask) groups() int { return (t.t.chunks() + walkChunks - 1) / walkChunks }
+
+// scratch is the floats that a piece takes: the sums, and with bfloat16 their transpose.
+func (t *walkTask) scratch() int {
+	n := walkChunks * keptRows * t.x.wide
+	if t.y.DType == tensor.BF16 {
+		n *= 2
+	}
+	return n
+}
 
 func (t *walkTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
 		c0, q := i/t.x.count()*walkChunks, i%t.x.count()
 		i0 := c0 * keptRows
-		rows := min(walkChunks*keptRows, t.t.rows-i0)
-		width := t.x.width(q)
-		sum := w.scratch(walkChunks * keptRows * width)[:rows*width]
-		w.work.Words += rows * t.t.blocks() * width / t.kern.Lanes
+		rows, width := min(walkChunks*keptRows, t.t.rows-i0), t.x.width(q)
+		buf := w.scratch(t.scratch())
+		sum, rest := buf[:rows*width], buf[rows*width:]
+		w.work.Words += rows * t.t.blocks() * width / t.lanes
 		t.begin(w, sum, i0, q)
+		walk := t.walk[width/t.lanes-1]
 		for k := range t.t.blocks() {
-			x := &t.x.row(q, 64*k)[0]
+			x := &t.x.row(q, t.block*k)[0]
 			for r, c := 0, c0; r < rows; r, c = r+keptRows, c+1 {
-				t.kern.Walk[width/t.kern.Lanes-1](min(keptRows, rows-r), &sum[r*width], x, t.t.word(i0+r, k), t.t.step, t.t.at(c, k))
+				walk(min(keptRows, rows-r), &sum[r*width], x, t.t.word(i0+r, k), t.t.step, t.t.at(c, k))
 			}
 		}
-		at := (t.x.first+q*t.x.wide)*t.t.rows + i0
-		t.end(w, sum, rows, width, t.x.tokens(q), t.y.Float32()[at:])
+		t.end(w, sum, rest, i0, q)
 	}
 }
 
@@ -123,10 +144,17 @@ func (t *walkTask) begin(w *worker, sum []float32, i0, q int) {
 	}
 }
 
-// end sets y [n, rows], with rows of t.t.rows floats, to sumᵀ.
-func (t *walkTask) end(w *worker, sum []float32, rows, width, n int, y []float32) {
-	s := tensor.Of(sum).Reshape(rows, width)
-	for g := 0; g < rows; g += w.Lanes {
-		packAcross(w, w.Kernels, y[g:], s, g, min(w.Lanes, rows-g), t.t.rows, 0, n)
+// end sets columns i0 … of y's rows to sumᵀ; with bfloat16 by way of scratch memory.
+func (t *walkTask) end(w *worker, sum, buf []float32, i0, q int) {
+	n, width := t.x.tokens(q), t.x.width(q)
+	rows, at := len(sum)/width, (t.x.first+q*t.x.wide)*t.t.rows+i0
+	if t.y.DType == tensor.F32 {
+		across(w, t.y.Float32()[at:], t.t.rows, sum, width, 0, n)
+		return
+	}
+	across(w, buf, rows, sum, width, 0, n)
+	y := t.y.Uint16()[at:]
+	for j := range n {
+		w.narrowBF16(y[j*t.t.rows:][:rows], buf[j*rows:][:rows])
 	}
 }

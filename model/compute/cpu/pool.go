@@ -31,7 +31,8 @@ type worker struct {
 	unit   unitScratch
 	masked maskedScratch
 
-	keptMerge simd.KeptMerge
+	keptMerge  simd.KeptMerge
+	keptReduce simd.KeptReduce
 
 	beside    *unit // of the backend
 	unitBack  unitBackScratch
@@ -67,8 +68,9 @@ type pool struct {
 	next     atomic.Int64
 }
 
-// looks is how often a worker looks before it sleeps: some 30 µs.
-const looks = 1 << 14
+// looks is how often a worker looks before it sleeps: about half a millisecond, which most waits for the last piece are shorter than. Waking a
+// thread takes longer than most tasks.
+const looks = 1 << 18
 
 // looksOf is the number of looks of a pool of so many threads.
 func looksOf(threads int) int {

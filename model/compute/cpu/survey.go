@@ -7,7 +7,6 @@ import (
 
 	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/compute/cpu/internal/amx"
-	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
@@ -327,46 +326,75 @@ func (s *survey) WalksKept(w *sparse.Weight, x tensor.DType, n int) bool {
 func (s *survey) KeptSlot(w *sparse.Weight, x tensor.DType) int { return s.b.KeptSlot(w, x) }
 
 // The products over kept weights need panels of all the inputs, and of the outputs where their gradient is formed.
-func (s *survey) KeptForward(y, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+func (s *survey) KeptForward(y, x, _ tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale, _ float32) {
 	if s.b.masks(w, x.DType) {
 		s.masked(y, x, w, a, false)
+		return
+	}
+	if x.DType == tensor.BF16 && !s.b.walksTwoOfFour(w) {
+		s.Gemm(y, 1, x, false, s.dense(w, x.DType, b, a, scale), true, 0)
 		return
 	}
 	s.starts(w.Out, w.In)
 	t := keptMergeTask{mergeTask: mergeTask{r: a.Rows}}
 	s.each(w.Out/keptRows+1, "at", 4*min(keptRows, w.Out))
 	s.each(w.Out/keptRows+1, "buf", 4*t.scratch())
-	s.walk(y.Rows, w.In)
+	s.walk(y, x)
 }
 
-func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _, _ float32) {
+func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale, _ float32) {
 	if s.b.masks(w, dx.DType) {
 		s.masked(dx, dy, w, a, true)
+		return
+	}
+	if dx.DType == tensor.BF16 {
+		s.Gemm(dx, 1, dy, false, s.dense(w, dx.DType, b, a, scale), false, 0)
 		return
 	}
 	s.starts(w.In, w.Out)
 	s.shared.at("kept.bits", 8*sparse.Words(w.Out)*w.In)
 	t := keptTurnTask{mergeTask: mergeTask{r: a.Rows}}
 	s.each(w.Out/64+1, "buf", 4*t.scratch())
-	s.walk(dx.Rows, w.Out)
+	s.walk(dx, dy)
 }
 
-func (s *survey) KeptAdapter(_, _, dy, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
+// dense is W̃ in the slot, merged.
+func (s *survey) dense(w *sparse.Weight, dt tensor.DType, b, a tensor.Tensor, scale float32) tensor.Tensor {
+	t := tensor.Tensor{DType: dt, Rows: w.Out, Cols: w.In}
+	s.Merge(t, w, b, a, scale)
+	return t
+}
+
+func (s *survey) KeptAdapter(da, db, dy, x, _ tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
 	if s.b.masks(w, x.DType) {
 		s.maskedAdapter(dy, x, w, a)
 		return
 	}
-	k := &s.b.kern.Kept
+	k, dots, per := &s.b.kern.Kept, s.b.kern.Kept.Dots[:], 1
+	if x.DType == tensor.BF16 {
+		if !s.b.walksPairs(w) {
+			g := tensor.Tensor{DType: x.DType, Rows: w.Out, Cols: w.In}
+			s.Gemm(g, 1, dy, true, x, false, 0)
+			s.Gemm(da, scale, b, true, g, false, 1)
+			s.Gemm(db, scale, g, false, a, true, 1)
+			return
+		}
+		dots, per = k.Half.Dots[:], 2
+		s.pairs(x.Cols+dy.Cols, widest(dots)*k.Lanes*per)
+	}
 	s.starts(w.Out, w.In)
-	wide := widest(k)
-	n := roundUp(min(x.Rows, keptTokens), wide)
+	wide := widest(dots) * k.Lanes
+	n := roundUp(min(x.Rows, keptTokens), wide*per) / per
 	s.shared.at("kept.x", 4*n*(64*sparse.Words(w.In)+1))
 	s.shared.at("kept.y", 4*n*w.Out)
-	row := len(k.Walk) * k.Lanes
-	s.shared.at("kept.a", 4*roundUp(a.Rows, row)*w.In)
-	s.shared.at("kept.b", 4*w.Out*k.Lanes)
-	s.each(w.Out/keptRows+1, "buf", 4*keptRows*min(row, roundUp(a.Rows, k.Lanes)))
-	s.each(w.In/64+1, "buf", 4*64*k.Lanes)
+	t := keptReduceTask{g: tiles{rows: w.Out, cols: w.In}}
+	if a.Rows > 0 {
+		t.width = reduceWidth(k, min(a.Rows, len(k.Reduce)*k.Lanes)) * k.Lanes
+	}
+	s.shared.at("kept.a", 4*t.width*w.In)
+	s.shared.at("kept.b", 4*t.groups()*w.In*t.width)
+	s.each(t.groups(), "buf", 4*t.scratch())
+	s.each(w.In/64+1, "buf", 4*2*64*t.width)
 }
 
 // masked is y = x·op(W̃) on tiles.
@@ -413,26 +441,28 @@ func panelBytes(rows, k, parts int) int {
 	return 2 * s.size(k) * s.panels()
 }
 
-// walk is n rows of the given number of inputs in panels.
-func (s *survey) walk(n, in int) {
+// walk is y = x·tᵀ: x's panels and the sums.
+func (s *survey) walk(y, x tensor.Tensor) {
 	k := &s.b.kern.Kept
-	wide := len(k.Walk) * k.Lanes
-	s.shared.at("kept.x", 4*roundUp(min(n, keptTokens), wide)*in)
-	s.each(in, "buf", 4*walkChunks*keptRows*min(wide, roundUp(n, k.Lanes)))
+	wide, space := len(k.Walk)*k.Lanes, x.Cols
+	if x.DType == tensor.BF16 {
+		wide, space = len(k.Half.Walk)*k.Lanes, sixOf(x.Cols)
+		s.pairs(x.Cols, wide)
+	}
+	t := walkTask{x: panels{wide: wide}, y: y}
+	s.shared.at("kept.x", 4*roundUp(min(x.Rows, keptTokens), wide)*space)
+	s.each(y.Cols, "buf", 4*t.scratch())
+}
+
+// pairs is the filling of panels of so many tokens from pairs of cols columns.
+func (s *survey) pairs(cols, tokens int) {
+	t := pairTask{p: panels{wide: tokens, per: 1}}
+	s.each(cols, "buf", 4*t.scratch())
 }
 
 // starts are those of a packed matrix [rows, cols].
 func (s *survey) starts(rows, cols int) {
 	s.shared.at("kept.starts", 4*((rows+keptRows-1)/keptRows)*sparse.Words(cols))
-}
-
-// widest is the number of tokens of the widest panel that Dots takes.
-func widest(k *simd.Kept) int {
-	n := len(k.Dots)
-	for k.Dots[n-1] == nil {
-		n--
-	}
-	return n * k.Lanes
 }
 
 // Scratch is what the buffers have come to take so far, in bytes; a Survey says it beforehand. It looks at every slice that there is,

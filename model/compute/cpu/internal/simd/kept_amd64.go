@@ -3,27 +3,6 @@
 package simd
 
 //go:noescape
-func keptMerge512F32(m *KeptMerge)
-
-//go:noescape
-func keptMerge512F32Half(m *KeptMerge)
-
-//go:noescape
-func keptMerge512BF16(m *KeptMerge)
-
-//go:noescape
-func keptMerge512BF16Half(m *KeptMerge)
-
-//go:noescape
-func keptMerge512F16(m *KeptMerge)
-
-//go:noescape
-func keptMerge512F16Half(m *KeptMerge)
-
-//go:noescape
-func keptMerge512Wide(m *KeptMerge)
-
-//go:noescape
 func walk512x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
@@ -48,25 +27,76 @@ func walk512x7(rows int, y, x *float32, bits *uint64, step int, values *float32)
 func walk512x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots512x1(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots512x1(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots512x2(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots512x2(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots512x4(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots512x4(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots512x8(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots512x8(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots512x12(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptMerge512F32(m *KeptMerge)
 
 //go:noescape
-func keptDots512x16(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptMerge512F32Half(m *KeptMerge)
 
 //go:noescape
-func spread512(rows int, y, x *float32, bits *uint64, step int, values *float32)
+func keptMerge512BF16(m *KeptMerge)
+
+//go:noescape
+func keptMerge512BF16Half(m *KeptMerge)
+
+//go:noescape
+func keptMerge512F16(m *KeptMerge)
+
+//go:noescape
+func keptMerge512F16Half(m *KeptMerge)
+
+//go:noescape
+func keptMerge512Wide(m *KeptMerge)
+
+//go:noescape
+func pairWalk512x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func pairWalk512x2(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func pairWalk512x3(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func pairWalk512x4(rows int, y, x *float32, bits *uint64, step int, values *float32)
+
+//go:noescape
+func sixPairs512(groups, regs int, dst, src *float32)
+
+//go:noescape
+func pairRows512(k, regs int, dst, src *float32)
+
+//go:noescape
+func keptDots512x1Half(rows int, dst, y, x *float32, bits *uint64, step, add int)
+
+//go:noescape
+func keptDots512x2Half(rows int, dst, y, x *float32, bits *uint64, step, add int)
+
+//go:noescape
+func keptDots512x4Half(rows int, dst, y, x *float32, bits *uint64, step, add int)
+
+//go:noescape
+func keptDots512x8Half(rows int, dst, y, x *float32, bits *uint64, step, add int)
+
+//go:noescape
+func keptReduce512x1(m *KeptReduce)
+
+//go:noescape
+func keptReduce512x2(m *KeptReduce)
+
+//go:noescape
+func keptReduce512x4(m *KeptReduce)
 
 //go:noescape
 func compress512(words int, dst *float32, at *uint32, src *float32, bits *uint64)
@@ -96,31 +126,37 @@ func walk256x7(rows int, y, x *float32, bits *uint64, step int, values *float32)
 func walk256x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots256x1(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x1(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x2(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x2(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x3(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x3(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x4(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x4(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x5(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x5(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x6(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x6(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x7(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x7(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func keptDots256x8(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots256x8(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func spread256(rows int, y, x *float32, bits *uint64, step int, values *float32)
+func keptReduce256x1(m *KeptReduce)
+
+//go:noescape
+func keptReduce256x2(m *KeptReduce)
+
+//go:noescape
+func keptReduce256x4(m *KeptReduce)
 
 //go:noescape
 func compress256(words int, dst *float32, at *uint32, src *float32, bits *uint64)

@@ -82,17 +82,22 @@ type Kernels struct {
 	Peak func(n int)
 }
 
+// Walk and Dots are kernels over kept weights by the width of their rows.
+type (
+	Walk func(rows int, y, x *float32, bits *uint64, step int, values *float32)
+	Dots func(rows int, dst, y, x *float32, bits *uint64, step, add int)
+)
+
 // Kept are kernels over the kept weights of 64 columns at a time: row i's are the bits of bits[i·step], and its values follow those of
 // row i−1. Panels x, y have rows of n·Lanes floats.
 type Kept struct {
 	Lanes int
 	// Walk[n−1] adds to y_i: Σ_j value_ij·x_j, in rising j (in up to four partial sums, taken in turn, where n is small).
-	Walk [8]func(rows int, y, x *float32, bits *uint64, step int, values *float32)
-	// Dots[n−1] sets dst_ij = y_i·x_j, or adds it with add ≠ 0, at the j of bits & keep; dst has a place for all bits, and those in below
-	// come first. It reads the row behind the 64th of x. Some widths n are nil.
-	Dots [16]func(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
-	// Spread adds to y_j: Σ_i value_ij·x_i; rows of Lanes floats.
-	Spread func(rows int, y, x *float32, bits *uint64, step int, values *float32)
+	Walk [8]Walk
+	// Dots[n−1] sets dst_ij = y_i·x_j, or adds it with add ≠ 0. It reads the row behind the 64th of x. Some widths n are nil.
+	Dots [8]Dots
+	// Reduce[n−1] adds to db_i: Σ_j g_ij·a_j (in up to four partial sums, taken in turn) and to da_j: Σ_i g_ij·b_i. Some widths n are nil.
+	Reduce [4]func(*KeptReduce)
 	// Compress sets dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words, and moves at_k behind them; with at nil they
 	// follow each other.
 	Compress func(words int, dst *float32, at *uint32, src *float32, bits *uint64)
@@ -100,6 +105,29 @@ type Kept struct {
 	// and MergeHalf also where a processor lacks it.
 	Merge, MergeHalf [3]func(*KeptMerge)
 	MergeWide        func(*KeptMerge)
+	// Half has the kernels for bfloat16; a processor may lack them.
+	Half KeptHalf
+}
+
+// KeptHalf are kernels over the kept weights of bfloat16, with sums in float32. They multiply pairs.
+type KeptHalf struct {
+	// Walk[n−1] is Kept.Walk for 2:4: y has rows of n·Lanes floats, values are pairs of bfloat16, and the panel has six rows for each four inputs
+	// a, b, c, d, of pairs of bfloat16, as many as y has floats: (a,b), (a,c), (b,c), (a,d), (b,d), (c,d). SixPairs makes groups times six of
+	// such rows from two, (a,b) and (c,d), of regs·Lanes pairs.
+	Walk     [4]Walk
+	SixPairs func(groups, regs int, dst, src *float32)
+	// Dots[n−1] is Kept.Dots for rows of n·Lanes pairs of tokens. PairRows makes k times two such rows from one, of 2·regs·Lanes pairs of inputs.
+	Dots     [8]Dots
+	PairRows func(k, regs int, dst, src *float32)
+}
+
+// KeptReduce are the arguments of a reduction of Rows rows of 64 columns of G; rows of DB, DA, A and B have n·Lanes floats.
+type KeptReduce struct {
+	Rows         int
+	DB, DA, A, B *float32
+	Bits         *uint64
+	Step         int
+	G            *float32 // packed
 }
 
 // KeptMerge are the arguments of a packed merge of Rows rows of 64 columns:

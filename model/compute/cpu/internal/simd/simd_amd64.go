@@ -34,6 +34,7 @@ func For(name string) *Kernels {
 			Peak: peak512,
 		}
 		if x.HasAVX512BF16 {
+			k.Kept.Half = keptHalf512()
 			k.Kept.MergeHalf = [3]func(*KeptMerge){keptMerge512F32Half, keptMerge512BF16Half, keptMerge512F16Half}
 			k.RoundBF16, k.FlashBack = roundBF16512, flashBack512
 			k.FlashMax, k.FlashExp, k.FlashScale = flashMax512, flashExp512, flashScale512
@@ -69,18 +70,27 @@ func For(name string) *Kernels {
 
 // kept512 and kept256 need POPCNT, BMI1 and BMI2, which every processor with AVX2 and FMA has.
 func kept512() Kept {
-	k := Kept{Lanes: 16, Spread: spread512, Compress: compress512, MergeWide: keptMerge512Wide}
+	k := Kept{Lanes: 16, Compress: compress512, MergeWide: keptMerge512Wide}
+	k.Reduce[0], k.Reduce[1], k.Reduce[3] = keptReduce512x1, keptReduce512x2, keptReduce512x4
 	k.Merge = [3]func(*KeptMerge){keptMerge512F32, keptMerge512BF16, keptMerge512F16}
-	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk512x1, walk512x2, walk512x3, walk512x4, walk512x5, walk512x6, walk512x7, walk512x8}
-	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7], k.Dots[11], k.Dots[15] = keptDots512x1, keptDots512x2, keptDots512x4, keptDots512x8, keptDots512x12, keptDots512x16
+	k.Walk = [8]Walk{walk512x1, walk512x2, walk512x3, walk512x4, walk512x5, walk512x6, walk512x7, walk512x8}
+	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7] = keptDots512x1, keptDots512x2, keptDots512x4, keptDots512x8
+	return k
+}
+
+func keptHalf512() KeptHalf {
+	k := KeptHalf{SixPairs: sixPairs512, PairRows: pairRows512}
+	k.Walk = [4]Walk{pairWalk512x1, pairWalk512x2, pairWalk512x3, pairWalk512x4}
+	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7] = keptDots512x1Half, keptDots512x2Half, keptDots512x4Half, keptDots512x8Half
 	return k
 }
 
 func kept256() Kept {
-	k := Kept{Lanes: 8, Spread: spread256, Compress: compress256}
-	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk256x1, walk256x2, walk256x3, walk256x4, walk256x5, walk256x6, walk256x7, walk256x8}
-	copy(k.Dots[:], []func(int, *float32, *float32, *float32, *uint64, int, uint64, uint64, int){
-		keptDots256x1, keptDots256x2, keptDots256x3, keptDots256x4, keptDots256x5, keptDots256x6, keptDots256x7, keptDots256x8})
+	k := Kept{Lanes: 8, Compress: compress256}
+	k.Reduce[0], k.Reduce[1], k.Reduce[3] = keptReduce256x1, keptReduce256x2, keptReduce256x4
+	k.Walk = [8]Walk{walk256x1, walk256x2, walk256x3, walk256x4, walk256x5, walk256x6, walk256x7, walk256x8}
+	k.Dots = [8]Dots{
+		keptDots256x1, keptDots256x2, keptDots256x3, keptDots256x4, keptDots256x5, keptDots256x6, keptDots256x7, keptDots256x8}
 	return k
 }
 

@@ -13,7 +13,9 @@ func kept(a *asm, v isa) {
 	for n := 1; n <= 8; n++ {
 		walk(a, v, n)
 	}
-	spread(a, v)
+	for _, n := range reduceWidths {
+		keptReduce(a, v, n)
+	}
 	if v.lanes == 8 {
 		for n := 1; n <= 8; n++ {
 			keptDots256(a, n)
@@ -22,14 +24,15 @@ func kept(a *asm, v isa) {
 		return
 	}
 	for _, n := range keptWidths {
-		keptDots512(a, n)
+		keptDots512(a, n, false)
 	}
 	compress512(a)
 	keptMerge(a)
+	keptHalf(a)
 }
 
 // keptWidths are the widths of the panels, in registers, for keptDots512.
-var keptWidths = []int{1, 2, 4, 8, 12, 16}
+var keptWidths = []int{1, 2, 4, 8}
 
 // width sets AX to the place of panel row AX, whose rows have n bytes.
 func width(a *asm, n int) {
@@ -113,14 +116,17 @@ func walk(a *asm, v isa, n int) {
 
 // keptDots512 writes
 //
-//	func keptDots512x16(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+//	func keptDots512x8(rows int, dst, y, x *float32, bits *uint64, step, add int)
 //
-// dst_ij = y[i,:]·x[j,:] (+ dst_ij with add) for the j kept in bits[i·step] & keep; rows of 16·n floats. dst is packed by whole words; of each, those
-// in below are passed over. Sixteen sums are folded into one register at a time. Row 64 of x is read, and not used.
-func keptDots512(a *asm, n int) {
-	a.text(fmt.Sprintf("keptDots512x%d", n), 72)
+// dst_ij = y[i,:]·x[j,:] (+ dst_ij with add) for the j kept in bits[i·step]; rows of 16·n floats. dst is packed. Sixteen sums are folded into one register at a time. Row 64 of x is read, and not used. half: of pairs of bfloat16,
+// 32·n in a row, keptDots512…Half.
+func keptDots512(a *asm, n int, half bool) {
+	name := fmt.Sprintf("keptDots512x%d", n)
+	if half {
+		name += "Half"
+	}
+	a.text(name, 56)
 	dotsRow(a)
-	a.f("POPCNTQ R9, R10")
 	for i := range n {
 		a.f("VMOVUPS %d(DI), Z%d", 64*i, 16+i)
 	}
@@ -131,11 +137,11 @@ func keptDots512(a *asm, n int) {
 	for q := range 2 {
 		a.f("CMPQ R10, $%d", 8*q+4)
 		a.f("JGT oct%d", q)
-		dots(a, avx512, n, 4)
+		dots(a, avx512, n, 4, half)
 		quad(a, 0, 8+2*q)
 		a.f("JMP fold")
 		a.label(fmt.Sprintf("oct%d", q))
-		dots(a, avx512, n, 8)
+		dots(a, avx512, n, 8, half)
 		quad(a, 0, 8+2*q)
 		quad(a, 4, 9+2*q)
 		if q == 0 {
@@ -159,7 +165,7 @@ func keptDots512(a *asm, n int) {
 	a.f("MOVL $-1, R11")
 	a.f("BZHIL AX, R11, R11")
 	a.f("KMOVW R11, K1")
-	a.f("CMPQ add+64(FP), $0")
+	a.f("CMPQ add+48(FP), $0")
 	a.f("JE set")
 	a.f("VADDPS (R12), Z0, K1, Z0")
 	a.label("set")
@@ -170,32 +176,27 @@ func keptDots512(a *asm, n int) {
 	next(a, 64*n, "DI")
 }
 
-// dotsRow begins the loop over rows of keptDots: R12 is where the row's sums go, R9 the bits that are kept.
+// dotsRow begins the loop over rows of keptDots: R12 is where the row's sums go, R9 its bits, R10 their number.
 func dotsRow(a *asm) {
 	a.f("MOVQ dst+8(FP), DX")
 	a.f("MOVQ y+16(FP), DI")
 	a.f("MOVQ x+24(FP), SI")
 	words(a, "bits+32", "step+40")
-	a.f("MOVQ R9, R11")
-	a.f("ANDQ below+56(FP), R11")
-	a.f("POPCNTQ R11, R11")
-	a.f("LEAQ (DX)(R11*4), R12")
-	a.f("POPCNTQ R9, R11")
-	a.f("LEAQ (DX)(R11*4), DX")
-	a.f("ANDQ keep+48(FP), R9")
+	a.f("MOVQ DX, R12")
+	a.f("POPCNTQ R9, R10")
 	a.f("JZ next")
+	a.f("LEAQ (DX)(R10*4), DX")
 }
 
 // keptDots256 is keptDots512 with four sums at a time.
 func keptDots256(a *asm, n int) {
-	a.text(fmt.Sprintf("keptDots256x%d", n), 72)
+	a.text(fmt.Sprintf("keptDots256x%d", n), 56)
 	dotsRow(a)
-	a.f("POPCNTQ R9, R10")
 	for i := range n {
 		a.f("VMOVUPS %d(DI), Y%d", 32*i, 8+i)
 	}
 	a.label("group")
-	dots(a, avx2, n, 4)
+	dots(a, avx2, n, 4, false)
 	for h := range 2 { // pairs, then pairs of pairs, then halves
 		a.f("VUNPCKHPS Y%d, Y%d, Y4", 2*h+1, 2*h)
 		a.f("VUNPCKLPS Y%d, Y%d, Y%d", 2*h+1, 2*h, 2*h)
@@ -213,7 +214,7 @@ func keptDots256(a *asm, n int) {
 	a.f("SHLQ $2, AX")
 	a.f("SUBQ AX, R11")
 	a.f("VMOVUPS (R11), X5")
-	a.f("CMPQ add+64(FP), $0")
+	a.f("CMPQ add+48(FP), $0")
 	a.f("JE set")
 	a.f("VMASKMOVPS (R12), X5, X4")
 	a.f("VADDPS X4, X0, X0")
@@ -227,7 +228,7 @@ func keptDots256(a *asm, n int) {
 
 // dots sets registers 0…m−1 to the products, lane by lane, of the next m kept positions of R9 with the row of y, which stands in the upper
 // half of the registers.
-func dots(a *asm, v isa, n, m int) {
+func dots(a *asm, v isa, n, m int, half bool) {
 	at := []string{"R14", "R11", "R13", "R15"}
 	for p := 0; p < m; p += 4 {
 		for i := range 4 {
@@ -238,13 +239,24 @@ func dots(a *asm, v isa, n, m int) {
 		}
 		for k := range n {
 			for i := range 4 {
-				op, mem := "VFMADD231PS", fmt.Sprintf("%d(%s)", v.bytes()*k, at[i])
-				if k == 0 {
-					op = "VMULPS"
-				}
-				a.f("%s %s, %s, %s", op, mem, v.r(v.regs/2+k), v.r(p+i))
+				addDot(a, v, v.bytes()*k, at[i], v.regs/2+k, p+i, half)
 			}
 		}
+	}
+}
+
+// addDot adds the products of register y and disp(base) to register d, or sets it where disp is 0.
+func addDot(a *asm, v isa, disp int, base string, y, d int, half bool) {
+	switch {
+	case half:
+		if disp == 0 {
+			a.f("VPXORD Z%d, Z%d, Z%d", d, d, d)
+		}
+		a.pairDot(disp, base, y, d)
+	case disp == 0:
+		a.f("VMULPS (%s), %s, %s", base, v.r(y), v.r(d))
+	default:
+		a.f("VFMADD231PS %d(%s), %s, %s", disp, base, v.r(y), v.r(d))
 	}
 }
 
@@ -261,33 +273,73 @@ func quad(a *asm, r, dst int) {
 	a.f("VADDPS Z13, Z12, Z%d", dst)
 }
 
-// spread writes
+// reduceWidths are the widths of keptReduce's rows, in registers.
+var reduceWidths = []int{1, 2, 4}
+
+// keptReduce writes
 //
-//	func spread512(rows int, y, x *float32, bits *uint64, step int, values *float32)
+//	func keptReduce512x2(m *KeptReduce)
 //
-// y[j,:] += value·x[i,:] for the j kept in bits[i·step], i < rows; rows of one register. The transpose of walk.
-func spread(a *asm, v isa) {
-	a.text("spread"+v.name, 48)
-	a.f("MOVQ y+8(FP), DI")
-	a.f("MOVQ x+16(FP), SI")
-	a.f("MOVQ values+40(FP), DX")
-	words(a, "bits+24", "step+32")
+// db[i,:] += Σ_j g_ij·a[j,:] and da[j,:] += g_ij·b[i,:] for the j kept in bits[i·step], rows of n registers. Sums for db run over `sets` partial
+// sums in turn where n is small.
+func keptReduce(a *asm, v isa, n int) {
+	sets := max(1, 4/n)
+	value, line, other := v.r(0), func(i int) string { return v.r(1 + i%2) }, func(i int) string { return v.r(3 + i) }
+	sum := func(s, i int) string { return v.r(3 + n + s*n + i) }
+	a.text(fmt.Sprintf("keptReduce%sx%d", v.name, n), 8)
+	a.f("MOVQ m+0(FP), AX")
+	for i, r := range []string{"CX", "R12", "DI", "SI", "R13", "BX", "R8", "DX"} {
+		a.f("MOVQ %d(AX), %s", 8*i, r)
+	}
+	a.f("SHLQ $3, R8")
+	a.label("row")
+	a.f("MOVQ (BX), R9")
+	a.f("ADDQ R8, BX")
 	a.f("TESTQ R9, R9")
 	a.f("JZ next")
-	a.f("VMOVUPS (SI), %s", v.r(0))
+	for i := range n {
+		a.f("VMOVUPS %d(R12), %s", v.bytes()*i, sum(0, i))
+		a.f("VMOVUPS %d(R13), %s", v.bytes()*i, other(i))
+	}
+	for s := 1; s < sets; s++ {
+		for i := range n {
+			a.f("VXORPS %s, %s, %s", sum(s, i), sum(s, i), sum(s, i))
+		}
+	}
 	a.f("PCALIGN $32")
 	a.label("entry")
-	a.f("TZCNTQ R9, AX")
-	width(a, v.bytes())
-	a.f("ADDQ DI, AX")
-	a.f("VBROADCASTSS (DX), %s", v.r(2))
-	a.f("VMOVUPS (AX), %s", v.r(1))
-	a.f("VFMADD231PS %s, %s, %s", v.r(2), v.r(0), v.r(1))
-	a.f("VMOVUPS %s, (AX)", v.r(1))
-	a.f("ADDQ $4, DX")
-	a.f("BLSRQ R9, R9")
+	for s := range sets {
+		a.f("TZCNTQ R9, AX")
+		width(a, n*v.bytes())
+		a.f("LEAQ (SI)(AX*1), R10")
+		a.f("ADDQ DI, AX")
+		a.f("VBROADCASTSS (DX), %s", value)
+		for i := range n {
+			a.f("VFMADD231PS %d(R10), %s, %s", v.bytes()*i, value, sum(s, i))
+			a.f("VMOVUPS %d(AX), %s", v.bytes()*i, line(i))
+			a.f("VFMADD231PS %s, %s, %s", value, other(i), line(i))
+			a.f("VMOVUPS %s, %d(AX)", line(i), v.bytes()*i)
+		}
+		a.f("ADDQ $4, DX")
+		a.f("BLSRQ R9, R9")
+		if s < sets-1 {
+			a.f("JZ done")
+		}
+	}
 	a.f("JNZ entry")
-	next(a, v.bytes(), "SI")
+	a.label("done")
+	for i := range n {
+		for s := 1; s < sets; s++ {
+			a.f("VADDPS %s, %s, %s", sum(s, i), sum(0, i), sum(0, i))
+		}
+		a.f("VMOVUPS %s, %d(R12)", sum(0, i), v.bytes()*i)
+	}
+	a.label("next")
+	a.f("ADDQ $%d, R12", n*v.bytes())
+	a.f("ADDQ $%d, R13", n*v.bytes())
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	a.ret()
 }
 
 // compress512 writes
@@ -381,11 +433,6 @@ func keptDeclarations() string {
 	a := new(asm)
 	a.WriteString("// Code generated by go generate (gen). DO NOT EDIT.\n\npackage simd\n")
 	stub := func(format string, args ...any) { fmt.Fprintf(a, "\n//go:noescape\nfunc "+format+"\n", args...) }
-	for _, f := range formats {
-		stub("keptMerge512%s(m *KeptMerge)", f.name)
-		stub("keptMerge512%sHalf(m *KeptMerge)", f.name)
-	}
-	stub("keptMerge512Wide(m *KeptMerge)")
 	for _, v := range []isa{avx512, avx2} {
 		for n := 1; n <= 8; n++ {
 			stub("walk%sx%d(rows int, y, x *float32, bits *uint64, step int, values *float32)", v.name, n)
@@ -395,9 +442,15 @@ func keptDeclarations() string {
 			widths = []int{1, 2, 3, 4, 5, 6, 7, 8}
 		}
 		for _, n := range widths {
-			stub("keptDots%sx%d(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)", v.name, n)
+			stub("keptDots%sx%d(rows int, dst, y, x *float32, bits *uint64, step, add int)", v.name, n)
 		}
-		stub("spread%s(rows int, y, x *float32, bits *uint64, step int, values *float32)", v.name)
+		if v.lanes == 16 {
+			keptMergeDeclarations(stub)
+			keptHalfDeclarations(stub)
+		}
+		for _, n := range reduceWidths {
+			stub("keptReduce%sx%d(m *KeptReduce)", v.name, n)
+		}
 		stub("compress%s(words int, dst *float32, at *uint32, src *float32, bits *uint64)", v.name)
 	}
 	return a.String()

@@ -29,6 +29,14 @@ func keptMerge(a *asm) {
 	merging{a, "Wide", 0, false}.write()
 }
 
+func keptMergeDeclarations(stub func(string, ...any)) {
+	for _, f := range formats {
+		stub("keptMerge512%s(m *KeptMerge)", f.name)
+		stub("keptMerge512%sHalf(m *KeptMerge)", f.name)
+	}
+	stub("keptMerge512Wide(m *KeptMerge)")
+}
+
 // merging is one of these functions; size is the bytes of a packed value, 0 where they stand in dense rows.
 type merging struct {
 	*asm

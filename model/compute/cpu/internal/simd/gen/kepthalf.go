@@ -1,0 +1,194 @@
+package main
+
+import "fmt"
+
+// Kernels over the kept weights of bfloat16, by VDPBF16PS (AVX512_BF16): a multiply-add of 16 pairs with sums in float32.
+
+// keptHalf writes them.
+func keptHalf(a *asm) {
+	for n := 1; n <= pairWidths; n++ {
+		pairWalk(a, n)
+	}
+	sixPairs(a)
+	pairRows(a)
+	for _, n := range keptHalfWidths {
+		keptDots512(a, n, true)
+	}
+}
+
+func keptHalfDeclarations(stub func(string, ...any)) {
+	for n := 1; n <= pairWidths; n++ {
+		stub("pairWalk512x%d(rows int, y, x *float32, bits *uint64, step int, values *float32)", n)
+	}
+	stub("sixPairs512(groups, regs int, dst, src *float32)")
+	stub("pairRows512(k, regs int, dst, src *float32)")
+	for _, n := range keptHalfWidths {
+		stub("keptDots512x%dHalf(rows int, dst, y, x *float32, bits *uint64, step, add int)", n)
+	}
+}
+
+// keptHalfWidths are the widths of the panels, in registers of 16 pairs of tokens, for keptDots512…Half.
+var keptHalfWidths = []int{1, 2, 4, 8}
+
+// pairWidths is the width of pairWalk's widest panel, in registers.
+const pairWidths = 4
+
+// pairDot writes VDPBF16PS: d += s1·disp(base), pair by pair; Go's assembler does not know it (Intel SDM, volume 2: EVEX.512.F3.0F38.W0 52 /r).
+func (a *asm) pairDot(disp int, base string, s1, d int) {
+	a.f("BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x // VDPBF16PS %d(%s), Z%d, Z%d",
+		args(pairDotBytes(disp, base, s1, d), disp, base, s1, d)...)
+}
+
+func args(code []byte, rest ...any) (all []any) {
+	for _, b := range code {
+		all = append(all, b)
+	}
+	return append(all, rest...)
+}
+
+// numbers of the registers that a memory operand may name here: none that wants a SIB byte.
+var gpr = map[string]int{"AX": 0, "DX": 2, "SI": 6, "DI": 7, "R8": 8, "R11": 11, "R13": 13, "R14": 14, "R15": 15}
+
+func pairDotBytes(disp int, base string, s1, d int) []byte {
+	b := gpr[base]
+	bit := func(x, i int) int { return ^x >> i & 1 } // inverted
+	return []byte{0x62, byte(bit(d, 3)<<7 | 1<<6 | bit(b, 3)<<5 | bit(d, 4)<<4 | 2), byte(^s1&15<<3 | 4 | 2), byte(0x40 | bit(s1, 4)<<3),
+		0x52, byte(0x80 | d&7<<3 | b&7), byte(disp), byte(disp >> 8), byte(disp >> 16), byte(disp >> 24)}
+}
+
+// pairWalk writes
+//
+//	func pairWalk512x4(rows int, y, x *float32, bits *uint64, step int, values *float32)
+//
+// walk of 2:4: each four bits have two, and half of their number is that of the row of x, 1 to 6, which holds the pair of just those two inputs; y
+// has rows of n registers of float32, x of n registers of pairs.
+func pairWalk(a *asm, n int) {
+	row := 64 * n
+	a.text(fmt.Sprintf("pairWalk512x%d", n), 48)
+	a.f("MOVQ y+8(FP), DI")
+	a.f("MOVQ x+16(FP), SI")
+	a.f("MOVQ values+40(FP), DX")
+	words(a, "bits+24", "step+32")
+	a.f("TESTQ R9, R9")
+	a.f("JZ next")
+	sets := max(1, min(4, 16/n)) // partial sums, taken in turn
+	for i := range n {
+		a.f("VMOVUPS %d(DI), Z%d", 64*i, i)
+	}
+	for i := n; i < n*sets; i++ {
+		a.f("VPXORD Z%d, Z%d, Z%d", i, i, i)
+	}
+	a.f("MOVQ SI, R12")
+	a.f("PCALIGN $32")
+	a.label("four")
+	for u := range 4 {
+		value := 28 + u
+		a.f("MOVL R9, AX")
+		a.f("ANDL $14, AX")
+		width(a, row/2)
+		a.f("ADDQ R12, AX")
+		a.f("VPBROADCASTD (DX), Z%d", value)
+		for i := range n {
+			a.pairDot(6*row*u-row+64*i, "AX", value, u%sets*n+i)
+		}
+		a.f("ADDQ $4, DX")
+		a.f("SHRQ $4, R9")
+		if u < 3 {
+			a.f("JZ done")
+		}
+	}
+	a.f("ADDQ $%d, R12", 24*row)
+	a.f("TESTQ R9, R9")
+	a.f("JNZ four")
+	a.label("done")
+	for i := n; i < n*sets; i++ {
+		a.f("VADDPS Z%d, Z%d, Z%d", i, i%n, i%n)
+	}
+	for i := range n {
+		a.f("VMOVUPS Z%d, %d(DI)", i, 64*i)
+	}
+	next(a, 64*n, "DI")
+}
+
+// sixPairs writes
+//
+//	func sixPairs512(groups, regs int, dst, src *float32)
+//
+// the rows of pairWalk's x: of each four inputs a, b, c, d, whose pairs (a, b) and (c, d) are two rows of src, the pairs
+// (a, b), (a, c), (b, c), (a, d), (b, d), (c, d). Rows have regs registers of 16 pairs.
+func sixPairs(a *asm) {
+	a.text("sixPairs512", 32)
+	a.f("MOVQ groups+0(FP), CX")
+	a.f("MOVQ regs+8(FP), R8")
+	a.f("MOVQ dst+16(FP), DI")
+	a.f("MOVQ src+24(FP), SI")
+	a.f("MOVL $0xaaaaaaaa, AX")
+	a.f("KMOVD AX, K1") // the later of a pair
+	a.f("MOVQ R8, R9")
+	a.f("SHLQ $6, R9") // bytes of a row
+	a.f("LEAQ (R9)(R9*2), R10")
+	a.label("group")
+	a.f("MOVQ R8, BX")
+	a.label("reg")
+	a.f("VMOVDQU64 (SI), Z0")
+	a.f("VMOVDQU64 (SI)(R9*1), Z1")
+	a.f("VPSRLD $16, Z0, Z2") // b
+	a.f("VPSLLD $16, Z1, Z3") // c, as the later of a pair
+	for _, p := range []struct{ first, second, to int }{{0, 3, 4}, {2, 3, 5}, {0, 1, 6}, {2, 1, 7}} {
+		a.f("VPBLENDMW Z%d, Z%d, K1, Z%d", p.second, p.first, p.to)
+	}
+	a.f("LEAQ (DI)(R10*1), DX")
+	a.f("VMOVDQU64 Z0, (DI)")
+	a.f("VMOVDQU64 Z4, (DI)(R9*1)")
+	a.f("VMOVDQU64 Z5, (DI)(R9*2)")
+	a.f("VMOVDQU64 Z6, (DX)")
+	a.f("VMOVDQU64 Z7, (DX)(R9*1)")
+	a.f("VMOVDQU64 Z1, (DX)(R9*2)")
+	a.f("ADDQ $64, SI")
+	a.f("ADDQ $64, DI")
+	a.f("DECQ BX")
+	a.f("JNZ reg")
+	a.f("ADDQ R9, SI")
+	a.f("LEAQ (DI)(R9*4), DI")
+	a.f("ADDQ R9, DI")
+	a.f("DECQ CX")
+	a.f("JNZ group")
+	a.ret()
+}
+
+// pairRows writes
+//
+//	func pairRows512(k, regs int, dst, src *float32)
+//
+// the rows of keptDots512…Half's x and y: of each two inputs a, b, whose pairs (a, b) of 32·regs tokens are a row of src, a row of a's and one of
+// b's, in pairs of tokens t and t + 16.
+func pairRows(a *asm) {
+	a.text("pairRows512", 32)
+	a.f("MOVQ k+0(FP), CX")
+	a.f("MOVQ regs+8(FP), R8")
+	a.f("MOVQ dst+16(FP), DI")
+	a.f("MOVQ src+24(FP), SI")
+	a.f("MOVL $0xaaaaaaaa, AX")
+	a.f("KMOVD AX, K1")
+	a.f("MOVQ R8, R9")
+	a.f("SHLQ $6, R9")
+	a.label("row")
+	a.f("MOVQ R8, BX")
+	a.label("reg")
+	a.f("VMOVDQU64 (SI), Z0")
+	a.f("VMOVDQU64 64(SI), Z1")
+	a.f("VPSRLD $16, Z0, Z2")
+	a.f("VPSLLD $16, Z1, Z3")
+	a.f("VPBLENDMW Z3, Z0, K1, Z4")
+	a.f("VPBLENDMW Z1, Z2, K1, Z5")
+	a.f("VMOVDQU64 Z4, (DI)")
+	a.f("VMOVDQU64 Z5, (DI)(R9*1)")
+	a.f("ADDQ $128, SI")
+	a.f("ADDQ $64, DI")
+	a.f("DECQ BX")
+	a.f("JNZ reg")
+	a.f("ADDQ R9, DI")
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	a.ret()
+}
