@@ -179,6 +179,7 @@ func (w *worker) product(c []float32, ldc, m, n, k int, alpha float32, a tensor.
 		p := packTask{kern, left, right, 0, 0, m, n, k0, kc, w.a, w.b}
 		p.do(w, 0, p.count())
 		t := tileTask{kern: kern, a: w.a, b: w.b, c: c, ldc: ldc, m: m, n: n, kc: kc, alpha: alpha, beta: beta}
+		t.cut(1)
 		t.do(w, 0, t.pieces())
 		beta = 1
 	}

@@ -106,11 +106,12 @@ func (b *Backend) gemmBlock(kern *simd.Kernels, c []float32, ldc int, alpha, bet
 		b.pool.run(&b.tasks.pack, b.tasks.pack.count(), grain((m+n)*kc/b.tasks.pack.count()))
 		t := tileTask{kern: kern, a: b.gemm.a, b: b.gemm.b, c: c, ldc: ldc,
 			m: m, n: n, kc: kc, alpha: alpha, beta: beta}
+		t.cut(4 * b.pool.threads())
 		if k0 > 0 {
 			t.beta = 1
 		}
 		b.tasks.tiles = t
-		b.pool.run(&b.tasks.tiles, t.pieces(), grain(blockM*min(n, blockN)*kc/8))
+		b.pool.run(&b.tasks.tiles, t.pieces(), grain(t.pm*kern.MR*min(n, blockN)*kc/8))
 	}
 }
 
@@ -159,28 +160,32 @@ type tileTask struct {
 	ldc         int
 	m, n, kc    int
 	alpha, beta float32
+	pm, pn      int // panels of a piece
 }
 
-// grid is the size of a piece in panels, and the number of pieces down a column of pieces: they are taken column by column, so
-// that a column's part of b stays in the second cache.
-func (t *tileTask) grid() (pm, pn, down int) {
-	pm, pn = max(1, blockM/t.kern.MR), max(1, blockN/t.kern.NR)
-	return pm, pn, (t.m + pm*t.kern.MR - 1) / (pm * t.kern.MR)
+// cut sets the size of the pieces, about blockM × blockN of dst; lower ones, as long as there are fewer than that. No result depends on it.
+func (t *tileTask) cut(least int) {
+	t.pm, t.pn = max(1, blockM/t.kern.MR), max(1, blockN/t.kern.NR)
+	for t.pm > 3 && t.pieces() < least {
+		t.pm = (t.pm + 1) / 2
+	}
 }
+
+// down is the number of pieces down a column of pieces: they are taken column by column, so that a column's part of b stays in the second
+// cache.
+func (t *tileTask) down() int { return (t.m + t.pm*t.kern.MR - 1) / (t.pm * t.kern.MR) }
 
 func (t *tileTask) pieces() int {
-	_, pn, down := t.grid()
-	return (t.n + pn*t.kern.NR - 1) / (pn * t.kern.NR) * down
+	return (t.n + t.pn*t.kern.NR - 1) / (t.pn * t.kern.NR) * t.down()
 }
 
 func (t *tileTask) do(w *worker, i, j int) {
-	pm, pn, down := t.grid()
-	mr, nr := t.kern.MR, t.kern.NR
+	rows, cols, down := t.pm*t.kern.MR, t.pn*t.kern.NR, t.down()
 	for ; i < j; i++ {
-		i0, j0 := i%down*pm*mr, i/down*pn*nr
-		i1, j1 := min(i0+pm*mr, t.m), min(j0+pn*nr, t.n)
-		for jr := j0; jr < j1; jr += nr {
-			for ir := i0; ir < i1; ir += mr {
+		i0, j0 := i%down*rows, i/down*cols
+		i1, j1 := min(i0+rows, t.m), min(j0+cols, t.n)
+		for jr := j0; jr < j1; jr += t.kern.NR {
+			for ir := i0; ir < i1; ir += t.kern.MR {
 				t.tile(w, ir, jr)
 			}
 		}

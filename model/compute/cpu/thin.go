@@ -173,6 +173,7 @@ func (t *thinTask) rest(w *worker, c []float32, ldc, first, n, k0, kc int, alpha
 	p := packTask{kern: t.kern, k0: k0, kc: kc}
 	p.panel(w, side{t: t.long.t, rows: t.long.rows, width: t.kern.MR}, w.a, first, n, 0)
 	m := tileTask{kern: t.kern, a: w.a, b: t.packed[k0*t.padded():], c: c, ldc: ldc, m: n, n: t.thin.rows, kc: kc, alpha: alpha, beta: beta}
+	m.cut(1)
 	m.do(w, 0, m.pieces())
 }
 
