@@ -10,7 +10,7 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.load("y", l.r(0))
 				l.load("x", l.r(1))
-				l.f("VADDPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.add(l.r(0), l.r(0), l.r(1))
 				l.store(l.r(0), "y")
 			},
 		},
@@ -19,7 +19,7 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.load("y", l.r(0))
 				l.load("x", l.r(1))
-				l.f("VFMADD231PS %s, %s, %s", l.scalar("s"), l.r(1), l.r(0))
+				l.fma(l.r(0), l.r(1), l.scalar("s"))
 				l.store(l.r(0), "y")
 			},
 		},
@@ -27,7 +27,7 @@ func routines() []routine {
 			name: "scale", ptrs: []string{"x"}, scalars: []string{"s"}, unroll: 1,
 			body: func(l *lane) {
 				l.load("x", l.r(0))
-				l.f("VMULPS %s, %s, %s", l.scalar("s"), l.r(0), l.r(0))
+				l.mul(l.r(0), l.r(0), l.scalar("s"))
 				l.store(l.r(0), "x")
 			},
 		},
@@ -38,9 +38,9 @@ func routines() []routine {
 				t, u := l.r(4), l.r(5)
 				l.load("x", t)
 				l.load("y", u)
-				l.f("VMULPS %s, %s, %s", u, t, t)
+				l.mul(t, t, u)
 				l.load("z", u)
-				l.f("VFMADD231PS %s, %s, %s", u, t, l.r(l.u))
+				l.fma(l.r(l.u), t, u)
 			},
 		},
 		{ // max x; NaNs do not count
@@ -48,7 +48,7 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.load("x", l.r(4))
 				l.dead(l.r(4), l.r(l.u))
-				l.f("VMAXPS %s, %s, %s", l.r(l.u), l.r(4), l.r(l.u))
+				l.max(l.r(l.u), l.r(4))
 			},
 		},
 		{ // x = exp(x − m), Σ x
@@ -56,11 +56,11 @@ func routines() []routine {
 			body: func(l *lane) {
 				x, y, t := l.r(2), l.r(3), l.r(4)
 				l.load("x", x)
-				l.f("VSUBPS %s, %s, %s", l.scalar("m"), x, x)
+				l.sub(x, x, l.scalar("m"))
 				l.exp(x, y, t)
 				l.dead(y, "")
 				l.store(y, "x")
-				l.f("VADDPS %s, %s, %s", y, l.r(l.u), l.r(l.u))
+				l.add(l.r(l.u), l.r(l.u), y)
 			},
 		},
 		{ // s = −∞ unless 0 ≤ qpos − kpos < window and kdoc = qdoc
@@ -70,7 +70,7 @@ func routines() []routine {
 				l.load("s", l.r(0))
 				l.load("kpos", far)
 				l.load("kdoc", doc)
-				l.f("VPSUBD %s, %s, %s", far, l.scalar("qpos"), far)
+				l.subInt(far, l.scalar("qpos"), far)
 				l.hide("qdoc")
 				l.store(l.r(0), "s")
 			},
@@ -80,7 +80,7 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.load("m", l.r(0))
 				l.load("x", l.r(1))
-				l.f("VMAXPS %s, %s, %s", l.r(0), l.r(1), l.r(0))
+				l.max(l.r(0), l.r(1))
 				l.store(l.r(0), "m")
 			},
 		},
@@ -90,7 +90,7 @@ func routines() []routine {
 				x, y, t := l.r(3*l.u), l.r(3*l.u+1), l.r(3*l.u+2)
 				l.load("x", x)
 				l.load("m", t)
-				l.f("VSUBPS %s, %s, %s", t, x, x)
+				l.sub(x, x, t)
 				l.exp(x, y, t)
 				l.store(y, "x")
 			},
@@ -101,11 +101,11 @@ func routines() []routine {
 				x, y, t := l.r(3*l.u), l.r(3*l.u+1), l.r(3*l.u+2)
 				l.load("x", x)
 				l.load("m", t)
-				l.f("VSUBPS %s, %s, %s", t, x, x)
+				l.sub(x, x, t)
 				l.exp(x, y, t)
 				l.store(y, "x")
 				l.load("sum", t)
-				l.f("VADDPS %s, %s, %s", y, t, t)
+				l.add(t, t, y)
 				l.store(t, "sum")
 			},
 		},
@@ -116,7 +116,7 @@ func routines() []routine {
 				l.load("s", l.r(0))
 				l.load("qpos", far)
 				l.load("qdoc", doc)
-				l.f("VPSUBD %s, %s, %s", l.scalar("kpos"), far, far)
+				l.subInt(far, far, l.scalar("kpos"))
 				l.hide("kdoc")
 				l.store(l.r(0), "s")
 			},
@@ -127,9 +127,9 @@ func routines() []routine {
 				l.load("d", l.r(0))
 				l.load("delta", l.r(2))
 				l.load("p", l.r(1))
-				l.f("VSUBPS %s, %s, %s", l.r(2), l.r(0), l.r(0))
-				l.f("VMULPS %s, %s, %s", l.scalar("s"), l.r(1), l.r(1))
-				l.f("VMULPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.sub(l.r(0), l.r(0), l.r(2))
+				l.mul(l.r(1), l.r(1), l.scalar("s"))
+				l.mul(l.r(0), l.r(0), l.r(1))
 				l.store(l.r(0), "d")
 			},
 		},
@@ -138,9 +138,9 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.load("d", l.r(0))
 				l.load("p", l.r(1))
-				l.f("VSUBPS %s, %s, %s", l.scalar("delta"), l.r(0), l.r(0))
-				l.f("VMULPS %s, %s, %s", l.scalar("s"), l.r(1), l.r(1))
-				l.f("VMULPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.sub(l.r(0), l.r(0), l.scalar("delta"))
+				l.mul(l.r(1), l.r(1), l.scalar("s"))
+				l.mul(l.r(0), l.r(0), l.r(1))
 				l.store(l.r(0), "d")
 			},
 		},
@@ -150,9 +150,9 @@ func routines() []routine {
 				g, s := l.r(0), l.r(1)
 				l.load("gate", g)
 				l.sigmoid(g, s, l.r(2), l.r(3))
-				l.f("VMULPS %s, %s, %s", s, g, g)
+				l.mul(g, g, s)
 				l.load("u", s)
-				l.f("VMULPS %s, %s, %s", s, g, g)
+				l.mul(g, g, s)
 				l.store(g, "h")
 			},
 		},
@@ -163,13 +163,13 @@ func routines() []routine {
 				l.load("gate", g)
 				l.sigmoid(g, s, rest, t)
 				l.load("dh", dh)
-				l.f("VFMADD213PS %s, %s, %s", constant("one"), g, rest)
-				l.f("VMULPS %s, %s, %s", s, rest, rest)
+				l.timesPlus(rest, g, l.constant("one"))
+				l.mul(rest, rest, s)
 				l.load("u", t)
-				l.f("VMULPS %s, %s, %s", dh, t, t)
-				l.f("VMULPS %s, %s, %s", t, rest, rest)
-				l.f("VMULPS %s, %s, %s", s, g, g)
-				l.f("VMULPS %s, %s, %s", dh, g, g)
+				l.mul(t, t, dh)
+				l.mul(rest, rest, t)
+				l.mul(g, g, s)
+				l.mul(g, g, dh)
 				l.store(rest, "dg")
 				l.store(g, "du")
 			},
@@ -179,8 +179,8 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.load("x", l.r(0))
 				l.load("w", l.r(1))
-				l.f("VMULPS %s, %s, %s", l.scalar("rstd"), l.r(0), l.r(0))
-				l.f("VMULPS %s, %s, %s", l.r(1), l.r(0), l.r(0))
+				l.mul(l.r(0), l.r(0), l.scalar("rstd"))
+				l.mul(l.r(0), l.r(0), l.r(1))
 				l.store(l.r(0), "y")
 			},
 		},
@@ -193,11 +193,11 @@ func routines() []routine {
 				l.load("b", y)
 				l.load("cos", c)
 				l.load("sin", s)
-				l.f("VMULPS %s, %s, %s", l.scalar("sign"), s, s)
-				l.f("VMULPS %s, %s, %s", s, y, t)
-				l.f("VMULPS %s, %s, %s", c, y, y)
-				l.f("VFMADD231PS %s, %s, %s", s, x, y)
-				l.f("VFMSUB213PS %s, %s, %s", t, c, x)
+				l.mul(s, s, l.scalar("sign"))
+				l.mul(t, y, s)
+				l.mul(y, y, c)
+				l.fma(y, x, s)
+				l.timesMinus(x, c, t)
 				l.store(x, "a")
 				l.store(y, "b")
 			},
@@ -208,7 +208,7 @@ func routines() []routine {
 			body: func(l *lane) {
 				l.loadAs("BF16", "x", l.r(4))
 				l.loadAs("BF16", "y", l.r(5))
-				l.f("VFMADD231PS %s, %s, %s", l.r(5), l.r(4), l.r(l.u))
+				l.fma(l.r(l.u), l.r(4), l.r(5))
 			},
 		},
 		widen("BF16"), widen("F16"),
@@ -279,7 +279,7 @@ func dot(format string) routine {
 			}
 			l.load("x", l.r(4))
 			l.loadAs(format, "w", l.r(5))
-			l.f("VFMADD231PS %s, %s, %s", l.r(5), l.r(4), l.r(l.u))
+			l.fma(l.r(l.u), l.r(4), l.r(5))
 		},
 	}
 }
@@ -292,14 +292,14 @@ func normBack(name string, add bool) routine {
 			d, x := l.r(0), l.r(1)
 			l.load("dy", d)
 			l.load("w", x)
-			l.f("VMULPS %s, %s, %s", x, d, d)
+			l.mul(d, d, x)
 			l.load("x", x)
-			l.f("VFNMADD231PS %s, %s, %s", l.scalar("mean"), x, d)
+			l.fms(d, x, l.scalar("mean"))
 			if add {
 				l.load("dx", x)
-				l.f("VFMADD213PS %s, %s, %s", x, l.scalar("rstd"), d)
+				l.timesPlus(d, l.scalar("rstd"), x)
 			} else {
-				l.f("VMULPS %s, %s, %s", l.scalar("rstd"), d, d)
+				l.mul(d, d, l.scalar("rstd"))
 			}
 			l.store(d, "dx")
 		},
@@ -316,21 +316,21 @@ func adam() routine {
 			l.load("grad", g)
 			l.load("m", m)
 			l.load("v", v)
-			l.f("VMULPS %s, %s, %s", l.scalar("scale"), g, g)
-			l.f("VMULPS %s, %s, %s", l.scalar("b1"), m, m)
-			l.f("VFMADD231PS %s, %s, %s", l.scalar("c1"), g, m)
-			l.f("VMULPS %s, %s, %s", g, g, g)
-			l.f("VMULPS %s, %s, %s", l.scalar("b2"), v, v)
-			l.f("VFMADD231PS %s, %s, %s", l.scalar("c2"), g, v)
+			l.mul(g, g, l.scalar("scale"))
+			l.mul(m, m, l.scalar("b1"))
+			l.fma(m, g, l.scalar("c1"))
+			l.mul(g, g, g)
+			l.mul(v, v, l.scalar("b2"))
+			l.fma(v, g, l.scalar("c2"))
 			l.store(m, "m")
 			l.store(v, "v")
-			l.f("VMULPS %s, %s, %s", l.scalar("inv2"), v, v)
-			l.f("VSQRTPS %s, %s", v, v)
-			l.f("VADDPS %s, %s, %s", l.scalar("eps"), v, v)
-			l.f("VMULPS %s, %s, %s", l.scalar("step"), m, m)
-			l.f("VDIVPS %s, %s, %s", v, m, m)
+			l.mul(v, v, l.scalar("inv2"))
+			l.sqrt(v, v)
+			l.add(v, v, l.scalar("eps"))
+			l.mul(m, m, l.scalar("step"))
+			l.div(m, m, v)
 			l.load("p", t)
-			l.f("VFMSUB132PS %s, %s, %s", l.scalar("decay"), m, t)
+			l.timesMinus(t, l.scalar("decay"), m)
 			l.store(t, "p")
 		},
 	}

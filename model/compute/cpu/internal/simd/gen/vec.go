@@ -146,12 +146,18 @@ func (l *lane) dead(reg, other string) {
 	}
 }
 
+// argBytes is the size of the arguments and the result.
+func (rt *routine) argBytes() int {
+	n := 8 + 8*len(rt.ptrs) + 4*len(rt.scalars)
+	if rt.reduce != "" {
+		n = (n+7)/8*8 + 4
+	}
+	return n
+}
+
 // write prints the routine for an instruction set.
 func (rt *routine) write(a *asm, v isa) {
-	args := 8 + 8*len(rt.ptrs) + 4*len(rt.scalars)
-	if rt.reduce != "" {
-		args = (args+7)/8*8 + 4
-	}
+	args := rt.argBytes()
 	a.text(rt.name+v.name, args)
 	a.f("MOVQ n+0(FP), CX")
 	for i, p := range rt.ptrs {
@@ -321,11 +327,11 @@ func (l *lane) exp(x, y, t string) {
 
 // sigmoid sets s = σ(g), and rest = 1 − σ(g) = e⁻ᵍ·σ(g); t is overwritten.
 func (l *lane) sigmoid(g, s, rest, t string) {
-	l.f("VXORPS %s, %s, %s", constant("sign"), g, t)
+	l.neg(t, g)
 	l.exp(t, rest, s)
-	l.f("VMOVUPS %s, %s", constant("one"), t)
-	l.f("VADDPS %s, %s, %s", t, rest, s)
-	l.f("VDIVPS %s, %s, %s", s, t, s)
-	l.f("VMULPS %s, %s, %s", s, rest, rest)
-	l.f("VMINPS %s, %s, %s", t, rest, rest) // ∞·0 is 1
+	l.set(t, "one")
+	l.add(s, rest, t)
+	l.div(s, t, s)
+	l.mul(rest, rest, s)
+	l.min(rest, t) // ∞·0 is 1
 }
