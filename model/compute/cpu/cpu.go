@@ -6,6 +6,9 @@
 // Each operation stands here as the plain loop of its formula. Where time is spent (products, attention, the merge, exp,
 // norms) a kernel of internal/simd takes the loop's place, and that of a product one of internal/amx where the processor has
 // tiles; Config.ISA "go" keeps the loops, the twin that passes the same suite.
+//
+// The kernels for arm64 (NEON) pass that suite under emulation. Nothing has measured their speed on hardware, and the choices that depend on
+// speed, as in WalksKept, are those measured on amd64.
 package cpu
 
 import (
@@ -24,7 +27,8 @@ import (
 type Config struct {
 	// Threads is the number of threads; 0 means runtime.GOMAXPROCS(0).
 	Threads int
-	// ISA is "go", "avx2", "avx512", or avx512 with a unit for products of bfloat16: "avx512bf16" (pairs) or "amx" (tiles); "" means the best that this machine has. ISAs lists them.
+	// ISA is "go", "avx2", "avx512", or avx512 with a unit for products of bfloat16: "avx512bf16" (pairs) or "amx" (tiles); on arm64 "neon";
+	// "" means the best that this machine has. ISAs lists them.
 	ISA string
 }
 
@@ -113,9 +117,9 @@ func New(c Config) *Backend {
 
 // ISAs are the instruction sets that this machine has, best first; "go", the portable loops, is always the last.
 func ISAs() []string {
-	names := []string{"amx", "avx512bf16", "avx512", "avx2"}
+	names := []string{"amx", "avx512bf16", "avx512", "avx2", "neon"}
 	if !amx.PairsPay() {
-		names = []string{"amx", "avx512", "avx512bf16", "avx2"}
+		names = []string{"amx", "avx512", "avx512bf16", "avx2", "neon"}
 	}
 	var have []string
 	for _, name := range names {

@@ -3,7 +3,11 @@
 //	tile       c = α·Σ_k a_kᵀ·b_k + β·c over packed panels
 //	transpose  packing of panels that lie across the memory; along: of those that lie along it
 //
-// A kernel that an instruction set lacks is nil; the caller has the Go loop.
+// A kernel that an instruction set lacks is nil; the caller has the Go loop. Those of attention (Hide … SoftmaxBackOf) are there wherever
+// Rows are.
+//
+// NEON has no masks: what is less than a register goes lane by lane. Its kernels have run under emulation only, so that their shapes (12×8
+// tiles, 8 lanes over kept weights) come from counting registers, loads and multiply-adds, not from measurements.
 package simd
 
 //go:generate go run ./gen
@@ -41,7 +45,7 @@ type Panels func(dst *float32, panel int, src unsafe.Pointer, stride, k, count i
 
 // Kernels are what one instruction set offers.
 type Kernels struct {
-	// Name is "avx512" or "avx2".
+	// Name is "avx512", "avx2" or "neon".
 	Name  string
 	Lanes int
 	// MR and NR are the widths of the packed panels of a and b.
@@ -78,7 +82,7 @@ type Kernels struct {
 	Combine func(strips int, dst, coef, a *float32, lda, r int)
 	// Kept has the kernels over kept weights only; Lanes 0: none.
 	Kept Kept
-	// Peak runs n rounds of 12 vector FMAs.
+	// Peak runs n rounds of 12 vector FMAs, n even.
 	Peak func(n int)
 }
 
@@ -91,6 +95,7 @@ type (
 // Kept are kernels over the kept weights of 64 columns at a time: row i's are the bits of bits[i·step], and its values follow those of
 // row i−1. Panels x, y have rows of n·Lanes floats.
 type Kept struct {
+	// Lanes is a register's, or, where that is short, two registers'.
 	Lanes int
 	// Walk[n−1] adds to y_i: Σ_j value_ij·x_j, in rising j (in up to four partial sums, taken in turn, where n is small).
 	Walk [8]Walk
@@ -180,7 +185,7 @@ type Vec struct {
 	NormBack, NormBackAdd func(n int, dx, dy, x, w *float32, rstd, mean float32)
 	// Rotate: (a, b) = (a·cos − b·sin, b·cos + a·sin), sin times sign.
 	Rotate func(n int, a, b, cos, sin *float32, sign float32)
-	// DotHalf is Σ x·y, both bfloat16; nil with 8 lanes.
+	// DotHalf is Σ x·y, both bfloat16; nil with less than 16 lanes.
 	DotHalf func(n int, x, y unsafe.Pointer) float32
 	// Widen: y = x, x of the format; NarrowBF16: y = x, rounded to nearest even. With 8 lanes they leave out the last n%8.
 	Widen      [3]func(n int, y *float32, x unsafe.Pointer)
@@ -215,4 +220,4 @@ type FlashAhead struct {
 }
 
 // Names are the instruction sets, best first.
-func Names() []string { return []string{"avx512", "avx2"} }
+func Names() []string { return []string{"avx512", "avx2", "neon"} }

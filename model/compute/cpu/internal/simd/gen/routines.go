@@ -253,6 +253,10 @@ func widen(format string) routine {
 
 // hide sets scores, register 0, to −∞ unless 0 ≤ distance, register 1, < window, and document, register 2, is the given scalar.
 func (l *lane) hide(doc string) {
+	if l.lanes == 4 {
+		l.hideNEON(doc)
+		return
+	}
 	s, far, docs, hidden, t := l.r(0), l.r(1), l.r(2), l.r(3), l.r(4)
 	l.f("VMOVUPS %s, %s", constant("negInf"), hidden)
 	if l.lanes == 16 {

@@ -29,6 +29,7 @@ type lane struct {
 	rt     *routine
 	u      int // number within the unrolled step
 	masked bool
+	sizes  []int // of the pointers' elements, NEON
 }
 
 var pointers = []string{"SI", "DI", "DX", "R8", "R9"}
@@ -54,6 +55,10 @@ func (l *lane) top() int {
 func (l *lane) at(ptr string, size int) string {
 	for i, p := range l.rt.ptrs {
 		if name, _, _ := strings.Cut(p, " "); name == ptr {
+			if l.lanes == 4 {
+				l.sizes[i] = size
+				return fmt.Sprintf("%d(R%d)", l.u*l.lanes*size, 1+i)
+			}
 			scale := "*2"
 			if size == 4 {
 				scale = "*4"
@@ -68,6 +73,10 @@ func (l *lane) at(ptr string, size int) string {
 func (l *lane) load(ptr, reg string) { l.loadAs("F32", ptr, reg) }
 
 func (l *lane) loadAs(format, ptr, reg string) {
+	if l.lanes == 4 {
+		l.loadNEON(format, ptr, reg)
+		return
+	}
 	size := 4
 	if format != "F32" {
 		size = 2
@@ -92,6 +101,10 @@ func (a *asm) convert(from, to int) {
 
 // storeBF16 rounds a register to nearest even and writes it to an operand; a NaN becomes quiet. t and u are overwritten, and K2 or Y12.
 func (l *lane) storeBF16(reg, ptr, t, u string) {
+	if l.lanes == 4 {
+		l.storeBF16NEON(reg, ptr, t, u)
+		return
+	}
 	l.f("VPSRLD $16, %s, %s", reg, t)
 	if l.lanes == 16 {
 		l.f("VCMPPS $3, %s, %s, K2", reg, reg) // NaN
@@ -122,6 +135,8 @@ func (l *lane) storeBF16(reg, ptr, t, u string) {
 // store writes a register to an operand.
 func (l *lane) store(reg, ptr string) {
 	switch {
+	case l.lanes == 4:
+		l.storeNEON(reg, ptr)
 	case !l.masked:
 		l.f("VMOVUPS %s, %s", reg, l.at(ptr, 4))
 	case l.lanes == 16:
@@ -134,6 +149,8 @@ func (l *lane) store(reg, ptr string) {
 // dead sets the dead lanes of a register to those of another ("" = 0).
 func (l *lane) dead(reg, other string) {
 	switch {
+	case l.lanes == 4:
+		l.deadNEON(reg, other)
 	case !l.masked:
 	case l.lanes == 16 && other == "":
 		l.f("VMOVAPS.Z %s, K1, %s", reg, reg)
@@ -289,6 +306,10 @@ func constantTable(a *asm) {
 // exp sets y = eˣ, and 0 where that would be subnormal (which costs the processor a hundred cycles a register); x and t are
 // overwritten, and K2 or Y12. NaN stays NaN, since MIN and MAX give their last operand then.
 func (l *lane) exp(x, y, t string) {
+	if l.lanes == 4 {
+		l.expNEON(x, y, t)
+		return
+	}
 	l.f("VMOVUPS %s, %s", constant("expHi"), y)
 	l.f("VMINPS %s, %s, %s", x, y, x)
 	l.f("VMOVUPS %s, %s", constant("expLo"), y)

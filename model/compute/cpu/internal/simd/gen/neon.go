@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// NEON: 4 lanes, on every arm64. There is no mask: what is less than a register goes lane by lane. Go's assembler knows few of its
+// instructions on floats; the others are written as words (Arm Architecture Reference Manual, C7.2), with their text, as which a test
+// assembles them again.
+//
+// Functions use R0 … R17, R19 and V0 … V31.
+
+// spare and literal are what the printers of instructions may overwrite.
+const (
+	spare   = "V20"
+	literal = "V21"
+)
+
+// three are instructions on three registers: d = n∘m, or d += n∘m.
+var three = map[string]uint32{
+	"fadd": 0x4e20d400, "fsub": 0x4ea0d400, "fmul": 0x6e20dc00, "fdiv": 0x6e20fc00, "fmla": 0x4e20cc00, "fmls": 0x4ea0cc00, "sub": 0x6ea08400,
+	"fmax": 0x4e20f400, "fmin": 0x4ea0f400, "fmaxnm": 0x4e20c400, "fminnm": 0x4ea0c400, // of a number and NaN, nm gives the number
+	"faddp": 0x6e20d400, "fmaxnmp": 0x6e20c400, // of neighbours in n, then in m
+	"fcmeq": 0x4e20e400, "fcmgt": 0x6ea0e400, "cmhi": 0x6ea03400, // n > m ? ones : 0; cmhi: unsigned
+}
+
+// two are instructions on two: d = f(n).
+var two = map[string]uint32{"fsqrt": 0x6ea1f800, "fneg": 0x6ea0f800, "frintn": 0x4e218800, "fcvtns": 0x4e21a800}
+
+// word writes an instruction.
+func (a *asm) word(w uint32, format string, args ...any) {
+	a.f("WORD $0x%08x // "+format, append([]any{w}, args...)...)
+}
+
+// number is that of a register's name.
+func number(reg string) uint32 {
+	n, err := strconv.ParseUint(reg[1:], 10, 5)
+	if err != nil {
+		panic(err)
+	}
+	return uint32(n)
+}
+
+// scalar is the name of a register as a number or as bytes to load.
+func scalar(reg string) string { return "F" + reg[1:] }
+
+func (a *asm) v3(op, d, n, m string) {
+	w, ok := three[op]
+	if !ok {
+		panic(op)
+	}
+	a.word(w|number(m)<<16|number(n)<<5|number(d), "%s v%d.4s, v%d.4s, v%d.4s", op, number(d), number(n), number(m))
+}
+
+func (a *asm) v2(op, d, n string) {
+	w, ok := two[op]
+	if !ok {
+		panic(op)
+	}
+	a.word(w|number(n)<<5|number(d), "%s v%d.4s, v%d.4s", op, number(d), number(n))
+}
+
+// byElement is d += n·m[i] (fmla) or d = n·m[i] (fmul).
+func (a *asm) byElement(op, d, n, m string, i int) {
+	w := map[string]uint32{"fmla": 0x4f801000, "fmul": 0x4f809000}[op]
+	w |= uint32(i&1)<<21 | uint32(i>>1)<<11
+	a.word(w|number(m)<<16|number(n)<<5|number(d), "%s v%d.4s, v%d.4s, v%d.s[%d]", op, number(d), number(n), number(m), i)
+}
+
+// widen turns four elements of 16 bits into float32.
+func (a *asm) widen(format, reg string) {
+	n := number(reg)
+	switch format {
+	case "BF16":
+		a.word(0x2e613800|n<<5|n, "shll v%d.4s, v%d.4h, #16", n, n)
+	case "F16":
+		a.word(0x0e217800|n<<5|n, "fcvtl v%d.4s, v%d.4h", n, n)
+	}
+}
+
+// move copies a register.
+func (a *asm) move(from, to string) { a.f("VMOV %s.B16, %s.B16", from, to) }
+
+// zero clears registers.
+func (a *asm) zero(regs ...string) {
+	for _, r := range regs {
+		a.f("VEOR %s.B16, %s.B16, %s.B16", r, r, r)
+	}
+}
+
+// literal sets a register to a constant.
+func (a *asm) literal(name, reg string) {
+	for _, c := range constants {
+		if c.name == name {
+			a.f("VMOVQ $0x%08x%08x, $0x%08x%08x, %s", c.bits, c.bits, c.bits, c.bits, reg)
+			return
+		}
+	}
+	panic(name)
+}
+
+// memory is what it takes to load or store four elements of a format.
+func memory(format string) (op string, bytes int) {
+	if format == "F32" {
+		return "FMOVQ", 16
+	}
+	return "FMOVD", 8
+}
+
+// loadQuad loads four elements as float32.
+func (a *asm) loadQuad(format, mem, reg string) {
+	op, _ := memory(format)
+	a.f("%s %s, %s", op, mem, scalar(reg))
+	a.widen(format, reg)
+}
+
+// loadOne loads one, and clears the lanes behind it; it overwrites R17.
+func (a *asm) loadOne(format, mem, reg string) {
+	if format == "F32" {
+		a.f("FMOVS %s, %s", mem, scalar(reg))
+		return
+	}
+	a.f("MOVHU %s, R17", mem)
+	a.f("FMOVS R17, %s", scalar(reg))
+	a.widen(format, reg)
+}
+
+// storeSome stores as many lanes of a register as count, 1 to 4, says, at a pointer; it turns the register, and overwrites R16 and R17.
+func (a *asm) storeSome(label, reg, pointer, count string) {
+	a.f("MOVD %s, R16", pointer)
+	a.f("MOVD %s, R17", count)
+	a.label(label)
+	a.f("FMOVS.P %s, 4(R16)", scalar(reg))
+	a.f("VEXT $4, %s.B16, %s.B16, %s.B16", reg, reg, reg)
+	a.f("SUBS $1, R17")
+	a.f("BNE %s", label)
+}
+
+// arguments loads arguments that are 8 bytes each into registers, from offset 0 on.
+func (a *asm) arguments(pairs ...string) {
+	for i := 0; i < len(pairs); i += 2 {
+		a.f("MOVD %s+%d(FP), %s", pairs[i], 4*i, pairs[i+1])
+	}
+}
+
+// neonFiles are the generated files for arm64.
+func neonFiles() map[string]string {
+	out := map[string]string{"kernels_arm64.go": neonDeclarations()}
+	for name, write := range map[string]func(*asm){"gemm": gemmNEON, "pack": packNEON, "merge": mergeNEON, "kept": keptNEON, "vec": vecNEON} {
+		a := new(asm)
+		a.WriteString(header("arm64"))
+		write(a)
+		out[name+"_arm64.s"] = a.String()
+	}
+	return out
+}
+
+// neonDeclarations are the Go stubs.
+func neonDeclarations() string {
+	a := new(asm)
+	a.WriteString("// Code generated by go generate (gen). DO NOT EDIT.\n\npackage simd\n\nimport \"unsafe\"\n")
+	for _, rt := range routinesOf(neon) {
+		rt.declare(a, neon)
+	}
+	for _, d := range neonStubs() {
+		fmt.Fprintf(a, "\n//go:noescape\nfunc %s\n", d)
+	}
+	a.WriteString("\nfunc peak128(n int)\n")
+	return a.String()
+}
+
+// neonStubs are the declarations of what is no routine.
+func neonStubs() []string {
+	var s []string
+	stub := func(format string, args ...any) { s = append(s, fmt.Sprintf(format, args...)) }
+	for _, rows := range neonRows {
+		for vecs := 2; vecs > 0; vecs-- {
+			stub("gemm128x%dx%d(kc int, a, b, c *float32, ldc int, alpha, beta float32)", rows, vecs)
+			stub("gemmRows128x%dx%d(kc int, a *float32, lda int, b, c *float32, ldc int, alpha, beta float32)", rows, vecs)
+			stub("gemmColumns128x%dx%d(kc int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, alpha, beta float32)", rows, vecs)
+		}
+	}
+	for _, f := range formats {
+		stub("transpose128%s(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)", f.name)
+		stub("along128%s(dst *float32, step int, src unsafe.Pointer, stride, k, width int)", f.name)
+		for _, vecs := range []int{2, 3} {
+			stub("panels128%sx%d(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)", f.name, vecs)
+		}
+		stub("expand128%s(words int, dst *float32, bits *uint64, values unsafe.Pointer)", f.name)
+	}
+	for n := 1; n <= 8; n++ {
+		stub("walk128x%d(rows int, y, x *float32, bits *uint64, step int, values *float32)", n)
+		stub("keptDots128x%d(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)", n)
+	}
+	stub("spread128(rows int, y, x *float32, bits *uint64, step int, values *float32)")
+	stub("compress128(words int, dst *float32, at *uint32, src *float32, bits *uint64)")
+	stub("maskWords128(words int, x *float32, bits *uint64)")
+	stub("combine128(strips int, dst, coef, a *float32, lda, r int)")
+	stub("squares128(n int, x *float32) float64")
+	return s
+}
