@@ -80,38 +80,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x1(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x1(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $32, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 group:
 	RBIT R6, R8
@@ -281,38 +269,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x2(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x2(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $64, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 group:
@@ -465,38 +441,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x3(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x3(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $96, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 	FLDPQ 64(R5), (F20, F21)
@@ -674,38 +638,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x4(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x4(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $128, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 	FLDPQ 64(R5), (F20, F21)
@@ -866,38 +818,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x5(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x5(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $160, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 	FLDPQ 64(R5), (F20, F21)
@@ -1076,38 +1016,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x6(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x6(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $192, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 	FLDPQ 64(R5), (F20, F21)
@@ -1304,38 +1232,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x7(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x7(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $224, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 	FLDPQ 64(R5), (F20, F21)
@@ -1550,38 +1466,26 @@ next:
 	BNE row
 	RET
 
-TEXT ·keptDots128x8(SB), NOSPLIT, $0-72
+TEXT ·keptDots128x8(SB), NOSPLIT, $0-56
 	MOVD rows+0(FP), R0
 	MOVD dst+8(FP), R1
 	MOVD y+16(FP), R5
 	MOVD x+24(FP), R2
 	MOVD bits+32(FP), R3
 	MOVD step+40(FP), R4
-	MOVD keep+48(FP), R12
-	MOVD below+56(FP), R13
-	MOVD add+64(FP), R14
+	MOVD add+48(FP), R14
 	LSL $3, R4
 	MOVD $256, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
-	AND R13, R6, R8
-	FMOVD R8, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1, R15
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8<<2, R1
-	ANDS R12, R6
-	BEQ next
+	CBZ R6, next
 	FMOVD R6, F0
 	VCNT V0.B8, V0.B8
 	VUADDLV V0.B8, V0
 	FMOVD F0, R16
+	MOVD R1, R15
+	ADD R16<<2, R1
 	FLDPQ 0(R5), (F16, F17)
 	FLDPQ 32(R5), (F18, F19)
 	FLDPQ 64(R5), (F20, F21)
@@ -1740,35 +1644,275 @@ next:
 	BNE row
 	RET
 
-TEXT ·spread128(SB), NOSPLIT, $0-48
-	MOVD rows+0(FP), R0
-	MOVD y+8(FP), R1
-	MOVD x+16(FP), R2
-	MOVD bits+24(FP), R3
-	MOVD step+32(FP), R4
-	MOVD values+40(FP), R5
+TEXT ·keptReduce128x1(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R8
+	MOVD 0(R8), R0
+	MOVD 8(R8), R1
+	MOVD 16(R8), R9
+	MOVD 24(R8), R2
+	MOVD 32(R8), R10
+	MOVD 40(R8), R3
+	MOVD 48(R8), R4
+	MOVD 56(R8), R5
 	LSL $3, R4
 	MOVD $32, R7
 row:
 	MOVD (R3), R6
 	ADD R4, R3
 	CBZ R6, next
-	FLDPQ (R2), (F0, F1)
+	FLDPQ 0(R1), (F0, F1)
+	FLDPQ 0(R10), (F8, F9)
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
 	PCALIGN $32
 entry:
 	RBIT R6, R8
 	CLZ R8, R8
-	MADD R7, R1, R8, R8
-	FMOVS.P 4(R5), F4
-	FLDPQ (R8), (F2, F3)
-	WORD $0x4f841002 // fmla v2.4s, v0.4s, v4.s[0]
-	WORD $0x4f841023 // fmla v3.4s, v1.4s, v4.s[0]
-	FSTPQ (F2, F3), (R8)
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1200 // fmla v0.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1221 // fmla v1.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
+	SUB $1, R6, R17
+	ANDS R17, R6
+	BEQ done
+	RBIT R6, R8
+	CLZ R8, R8
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1202 // fmla v2.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1223 // fmla v3.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
+	SUB $1, R6, R17
+	ANDS R17, R6
+	BEQ done
+	RBIT R6, R8
+	CLZ R8, R8
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1204 // fmla v4.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1225 // fmla v5.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
+	SUB $1, R6, R17
+	ANDS R17, R6
+	BEQ done
+	RBIT R6, R8
+	CLZ R8, R8
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1206 // fmla v6.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1227 // fmla v7.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
 	SUB $1, R6, R17
 	ANDS R17, R6
 	BNE entry
+done:
+	WORD $0x4e22d400 // fadd v0.4s, v0.4s, v2.4s
+	WORD $0x4e23d421 // fadd v1.4s, v1.4s, v3.4s
+	WORD $0x4e24d400 // fadd v0.4s, v0.4s, v4.4s
+	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
+	WORD $0x4e26d400 // fadd v0.4s, v0.4s, v6.4s
+	WORD $0x4e27d421 // fadd v1.4s, v1.4s, v7.4s
+	FSTPQ (F0, F1), 0(R1)
 next:
-	ADD $32, R2
+	ADD $32, R1
+	ADD $32, R10
+	SUBS $1, R0
+	BNE row
+	RET
+
+TEXT ·keptReduce128x2(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R8
+	MOVD 0(R8), R0
+	MOVD 8(R8), R1
+	MOVD 16(R8), R9
+	MOVD 24(R8), R2
+	MOVD 32(R8), R10
+	MOVD 40(R8), R3
+	MOVD 48(R8), R4
+	MOVD 56(R8), R5
+	LSL $3, R4
+	MOVD $64, R7
+row:
+	MOVD (R3), R6
+	ADD R4, R3
+	CBZ R6, next
+	FLDPQ 0(R1), (F0, F1)
+	FLDPQ 0(R10), (F8, F9)
+	FLDPQ 32(R1), (F2, F3)
+	FLDPQ 32(R10), (F10, F11)
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	PCALIGN $32
+entry:
+	RBIT R6, R8
+	CLZ R8, R8
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1200 // fmla v0.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1221 // fmla v1.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
+	FLDPQ 32(R8), (F18, F19)
+	FLDPQ 32(R11), (F26, F27)
+	WORD $0x4f9f1242 // fmla v2.4s, v18.4s, v31.s[0]
+	WORD $0x4f9f115a // fmla v26.4s, v10.4s, v31.s[0]
+	WORD $0x4f9f1263 // fmla v3.4s, v19.4s, v31.s[0]
+	WORD $0x4f9f117b // fmla v27.4s, v11.4s, v31.s[0]
+	FSTPQ (F26, F27), 32(R11)
+	SUB $1, R6, R17
+	ANDS R17, R6
+	BEQ done
+	RBIT R6, R8
+	CLZ R8, R8
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1204 // fmla v4.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1225 // fmla v5.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
+	FLDPQ 32(R8), (F18, F19)
+	FLDPQ 32(R11), (F26, F27)
+	WORD $0x4f9f1246 // fmla v6.4s, v18.4s, v31.s[0]
+	WORD $0x4f9f115a // fmla v26.4s, v10.4s, v31.s[0]
+	WORD $0x4f9f1267 // fmla v7.4s, v19.4s, v31.s[0]
+	WORD $0x4f9f117b // fmla v27.4s, v11.4s, v31.s[0]
+	FSTPQ (F26, F27), 32(R11)
+	SUB $1, R6, R17
+	ANDS R17, R6
+	BNE entry
+done:
+	WORD $0x4e24d400 // fadd v0.4s, v0.4s, v4.4s
+	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
+	WORD $0x4e26d442 // fadd v2.4s, v2.4s, v6.4s
+	WORD $0x4e27d463 // fadd v3.4s, v3.4s, v7.4s
+	FSTPQ (F0, F1), 0(R1)
+	FSTPQ (F2, F3), 32(R1)
+next:
+	ADD $64, R1
+	ADD $64, R10
+	SUBS $1, R0
+	BNE row
+	RET
+
+TEXT ·keptReduce128x4(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R8
+	MOVD 0(R8), R0
+	MOVD 8(R8), R1
+	MOVD 16(R8), R9
+	MOVD 24(R8), R2
+	MOVD 32(R8), R10
+	MOVD 40(R8), R3
+	MOVD 48(R8), R4
+	MOVD 56(R8), R5
+	LSL $3, R4
+	MOVD $128, R7
+row:
+	MOVD (R3), R6
+	ADD R4, R3
+	CBZ R6, next
+	FLDPQ 0(R1), (F0, F1)
+	FLDPQ 0(R10), (F8, F9)
+	FLDPQ 32(R1), (F2, F3)
+	FLDPQ 32(R10), (F10, F11)
+	FLDPQ 64(R1), (F4, F5)
+	FLDPQ 64(R10), (F12, F13)
+	FLDPQ 96(R1), (F6, F7)
+	FLDPQ 96(R10), (F14, F15)
+	PCALIGN $32
+entry:
+	RBIT R6, R8
+	CLZ R8, R8
+	MADD R7, R2, R8, R8
+	RBIT R6, R11
+	CLZ R11, R11
+	MADD R7, R9, R11, R11
+	FMOVS.P 4(R5), F31
+	FLDPQ 0(R8), (F16, F17)
+	FLDPQ 0(R11), (F24, F25)
+	WORD $0x4f9f1200 // fmla v0.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1118 // fmla v24.4s, v8.4s, v31.s[0]
+	WORD $0x4f9f1221 // fmla v1.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f1139 // fmla v25.4s, v9.4s, v31.s[0]
+	FSTPQ (F24, F25), 0(R11)
+	FLDPQ 32(R8), (F18, F19)
+	FLDPQ 32(R11), (F26, F27)
+	WORD $0x4f9f1242 // fmla v2.4s, v18.4s, v31.s[0]
+	WORD $0x4f9f115a // fmla v26.4s, v10.4s, v31.s[0]
+	WORD $0x4f9f1263 // fmla v3.4s, v19.4s, v31.s[0]
+	WORD $0x4f9f117b // fmla v27.4s, v11.4s, v31.s[0]
+	FSTPQ (F26, F27), 32(R11)
+	FLDPQ 64(R8), (F16, F17)
+	FLDPQ 64(R11), (F24, F25)
+	WORD $0x4f9f1204 // fmla v4.4s, v16.4s, v31.s[0]
+	WORD $0x4f9f1198 // fmla v24.4s, v12.4s, v31.s[0]
+	WORD $0x4f9f1225 // fmla v5.4s, v17.4s, v31.s[0]
+	WORD $0x4f9f11b9 // fmla v25.4s, v13.4s, v31.s[0]
+	FSTPQ (F24, F25), 64(R11)
+	FLDPQ 96(R8), (F18, F19)
+	FLDPQ 96(R11), (F26, F27)
+	WORD $0x4f9f1246 // fmla v6.4s, v18.4s, v31.s[0]
+	WORD $0x4f9f11da // fmla v26.4s, v14.4s, v31.s[0]
+	WORD $0x4f9f1267 // fmla v7.4s, v19.4s, v31.s[0]
+	WORD $0x4f9f11fb // fmla v27.4s, v15.4s, v31.s[0]
+	FSTPQ (F26, F27), 96(R11)
+	SUB $1, R6, R17
+	ANDS R17, R6
+	BNE entry
+done:
+	FSTPQ (F0, F1), 0(R1)
+	FSTPQ (F2, F3), 32(R1)
+	FSTPQ (F4, F5), 64(R1)
+	FSTPQ (F6, F7), 96(R1)
+next:
+	ADD $128, R1
+	ADD $128, R10
 	SUBS $1, R0
 	BNE row
 	RET

@@ -185,52 +185,58 @@ func expand128F16(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 func walk128x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x1(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x1(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x2(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x2(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x2(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x3(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x3(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x3(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x4(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x4(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x4(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x5(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x5(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x5(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x6(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x6(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x6(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x7(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x7(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x7(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
 func walk128x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
-func keptDots128x8(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+func keptDots128x8(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape
-func spread128(rows int, y, x *float32, bits *uint64, step int, values *float32)
+func keptReduce128x1(m *KeptReduce)
+
+//go:noescape
+func keptReduce128x2(m *KeptReduce)
+
+//go:noescape
+func keptReduce128x4(m *KeptReduce)
 
 //go:noescape
 func compress128(words int, dst *float32, at *uint32, src *float32, bits *uint64)

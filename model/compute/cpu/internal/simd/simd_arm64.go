@@ -32,9 +32,9 @@ func For(name string) *Kernels {
 }
 
 func kept128() Kept {
-	k := Kept{Lanes: 8, Spread: spread128, Compress: compress128}
-	k.Walk = [8]func(int, *float32, *float32, *uint64, int, *float32){walk128x1, walk128x2, walk128x3, walk128x4, walk128x5, walk128x6, walk128x7, walk128x8}
-	copy(k.Dots[:], []func(int, *float32, *float32, *float32, *uint64, int, uint64, uint64, int){
-		keptDots128x1, keptDots128x2, keptDots128x3, keptDots128x4, keptDots128x5, keptDots128x6, keptDots128x7, keptDots128x8})
+	k := Kept{Lanes: 8, Compress: compress128}
+	k.Walk = [8]Walk{walk128x1, walk128x2, walk128x3, walk128x4, walk128x5, walk128x6, walk128x7, walk128x8}
+	k.Dots = [8]Dots{keptDots128x1, keptDots128x2, keptDots128x3, keptDots128x4, keptDots128x5, keptDots128x6, keptDots128x7, keptDots128x8}
+	k.Reduce[0], k.Reduce[1], k.Reduce[3] = keptReduce128x1, keptReduce128x2, keptReduce128x4
 	return k
 }

@@ -191,9 +191,11 @@ func neonStubs() []string {
 	}
 	for n := 1; n <= 8; n++ {
 		stub("walk128x%d(rows int, y, x *float32, bits *uint64, step int, values *float32)", n)
-		stub("keptDots128x%d(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)", n)
+		stub("keptDots128x%d(rows int, dst, y, x *float32, bits *uint64, step, add int)", n)
 	}
-	stub("spread128(rows int, y, x *float32, bits *uint64, step int, values *float32)")
+	for _, n := range reduceWidths {
+		stub("keptReduce128x%d(m *KeptReduce)", n)
+	}
 	stub("compress128(words int, dst *float32, at *uint32, src *float32, bits *uint64)")
 	stub("maskWords128(words int, x *float32, bits *uint64)")
 	stub("combine128(strips int, dst, coef, a *float32, lda, r int)")

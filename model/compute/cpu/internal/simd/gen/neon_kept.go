@@ -11,7 +11,9 @@ func keptNEON(a *asm) {
 		walkNEON(a, n)
 		keptDotsNEON(a, n)
 	}
-	spreadNEON(a)
+	for _, n := range reduceWidths {
+		keptReduceNEON(a, n)
+	}
 	compressNEON(a)
 }
 
@@ -24,10 +26,12 @@ func rowsNEON(a *asm, n int) {
 	a.f("ADD R4, R3")
 }
 
-// nextNEON ends it, with the advance of a pointer over rows.
-func nextNEON(a *asm, bytes int, pointer string) {
+// nextNEON ends it, with the advance of pointers over rows.
+func nextNEON(a *asm, bytes int, pointers ...string) {
 	a.label("next")
-	a.f("ADD $%d, %s", bytes, pointer)
+	for _, p := range pointers {
+		a.f("ADD $%d, %s", bytes, p)
+	}
 	a.f("SUBS $1, R0")
 	a.f("BNE row")
 	a.f("RET")
@@ -106,21 +110,17 @@ func popcount(a *asm, from, to string) {
 
 // keptDotsNEON writes
 //
-//	func keptDots128x8(rows int, dst, y, x *float32, bits *uint64, step int, keep, below uint64, add int)
+//	func keptDots128x8(rows int, dst, y, x *float32, bits *uint64, step, add int)
 //
 // as keptDots512, with four sums at a time.
 func keptDotsNEON(a *asm, n int) {
-	a.text(fmt.Sprintf("keptDots128x%d", n), 72)
-	a.arguments("rows", "R0", "dst", "R1", "y", "R5", "x", "R2", "bits", "R3", "step", "R4", "keep", "R12", "below", "R13", "add", "R14")
+	a.text(fmt.Sprintf("keptDots128x%d", n), 56)
+	a.arguments("rows", "R0", "dst", "R1", "y", "R5", "x", "R2", "bits", "R3", "step", "R4", "add", "R14")
 	rowsNEON(a, n)
-	a.f("AND R13, R6, R8")
-	popcount(a, "R8", "R8")
-	a.f("ADD R8<<2, R1, R15") // where the row's sums go
-	popcount(a, "R6", "R8")
-	a.f("ADD R8<<2, R1")
-	a.f("ANDS R12, R6")
-	a.f("BEQ next")
+	a.f("CBZ R6, next")
 	popcount(a, "R6", "R16")
+	a.f("MOVD R1, R15") // where the row's sums go
+	a.f("ADD R16<<2, R1")
 	for i := range n {
 		a.f("FLDPQ %d(R5), %s", 32*i, pair(8+i))
 	}
@@ -175,29 +175,59 @@ func dotsNEON(a *asm, n int) {
 	}
 }
 
-// spreadNEON writes
+// keptReduceNEON writes
 //
-//	func spread128(rows int, y, x *float32, bits *uint64, step int, values *float32)
+//	func keptReduce128x2(m *KeptReduce)
 //
-// as spread does.
-func spreadNEON(a *asm) {
-	a.text("spread128", 48)
-	a.arguments("rows", "R0", "y", "R1", "x", "R2", "bits", "R3", "step", "R4", "values", "R5")
-	rowsNEON(a, 1)
+// as keptReduce does.
+func keptReduceNEON(a *asm, n int) {
+	sets := max(1, 4/n)
+	a.text(fmt.Sprintf("keptReduce128x%d", n), 8)
+	a.f("MOVD m+0(FP), R8")
+	for i, r := range []string{"R0", "R1", "R9", "R2", "R10", "R3", "R4", "R5"} {
+		a.f("MOVD %d(R8), %s", 8*i, r)
+	}
+	rowsNEON(a, n)
 	a.f("CBZ R6, next")
-	a.f("FLDPQ (R2), %s", pair(0))
+	for i := range n { // b from V8 on
+		a.f("FLDPQ %d(R1), %s", 32*i, pair(i))
+		a.f("FLDPQ %d(R10), %s", 32*i, pair(4+i))
+	}
+	for i := 2 * n; i < 2*n*sets; i++ {
+		a.zero(neon.r(i))
+	}
 	a.f("PCALIGN $32")
 	a.label("entry")
-	place(a, "R1", "R8")
-	a.f("FMOVS.P 4(R5), F4")
-	a.f("FLDPQ (R8), %s", pair(1))
-	for h := range 2 {
-		a.byElement("fmla", neon.r(2+h), neon.r(h), "V4", 0)
+	for s := range sets {
+		place(a, "R2", "R8")
+		place(a, "R9", "R11")
+		a.f("FMOVS.P 4(R5), F31")
+		for i := range n {
+			x, d := 8+i%2, 12+i%2 // pairs from V16 and V24 on
+			a.f("FLDPQ %d(R8), %s", 32*i, pair(x))
+			a.f("FLDPQ %d(R11), %s", 32*i, pair(d))
+			for h := range 2 {
+				a.byElement("fmla", neon.r(2*(s*n+i)+h), neon.r(2*x+h), "V31", 0)
+				a.byElement("fmla", neon.r(2*d+h), neon.r(8+2*i+h), "V31", 0)
+			}
+			a.f("FSTPQ %s, %d(R11)", pair(d), 32*i)
+		}
+		drop(a)
+		if s < sets-1 {
+			a.f("BEQ done")
+		}
 	}
-	a.f("FSTPQ %s, (R8)", pair(1))
-	drop(a)
 	a.f("BNE entry")
-	nextNEON(a, 32, "R2")
+	a.label("done")
+	for s := 1; s < sets; s++ {
+		for i := range 2 * n {
+			a.v3("fadd", neon.r(i), neon.r(i), neon.r(2*s*n+i))
+		}
+	}
+	for i := range n {
+		a.f("FSTPQ %s, %d(R1)", pair(i), 32*i)
+	}
+	nextNEON(a, 32*n, "R1", "R10")
 }
 
 // compressNEON writes
