@@ -37,8 +37,8 @@ type Options struct {
 	// DType is the compute type, F32 or BF16: that of activations, their gradients, the weight slot, logits and the cache. Sums,
 	// adapters and what the optimizer holds are float32 in any case.
 	DType tensor.DType
-	// ChunkRows is the number of tokens whose logits stand at a time; 0: the power of two next to N/⌈V/C⌉, at least 128, so
-	// that a chunk of logits is about as large as one activation [N,C].
+	// ChunkRows is the number of tokens whose logits stand at a time; 0: the power of two next to N/⌈V/C⌉, so that a chunk of logits is about
+	// as large as one activation [N,C], but at least 256: for each chunk the head is packed anew.
 	ChunkRows int
 	// Cache is the most positions that a generation holds (NewCache); 0: none.
 	Cache int
@@ -53,7 +53,7 @@ func (o Options) defaults(c *Config) Options {
 	}
 	n := o.Batch * o.Seq
 	if o.ChunkRows == 0 {
-		o.ChunkRows = 128
+		o.ChunkRows = 256
 		for share := n / ((c.Vocab + c.Hidden - 1) / c.Hidden); 2*o.ChunkRows <= share; {
 			o.ChunkRows *= 2
 		}
