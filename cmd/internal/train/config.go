@@ -50,7 +50,7 @@ type Config struct {
 	Seed          uint64  `yaml:"seed" resume:"same" help:"seed of adapters, order and dropout"`
 
 	Recompute string `yaml:"recompute" help:"block: keep block inputs, recompute the rest in backward; none: keep activations"`
-	Memory    string `yaml:"memory" help:"auto: layer by layer what this machine is expected to do fastest; reuse: each layer is merged, dense, into the one reused weight slot; fused: its merged weight and its gradient never stand dense as a whole: they are merged and masked within the products, or the products walk the kept weights only, where that is faster"`
+	Memory    string `yaml:"memory" help:"auto: layer by layer what this machine is expected to do fastest; reuse: each layer is merged, dense, into the one reused weight slot; fused: its merged weight and its gradient do not stand dense as a whole, where that is faster: they are merged and masked within the products, or the products walk the kept weights only (in bfloat16 without a matrix unit all but the gradient of the inputs)"`
 	DType     string `yaml:"dtype" resume:"same" help:"compute type of activations, merged weights and logits: float32 or bfloat16; sums, adapters and optimizer are float32"`
 	Device    string `yaml:"device" ranks:"own" help:"auto: the NVIDIA GPU that the launcher gave this rank, or the first one, if the program was built for CUDA; else the CPU; cpu; or cuda[:N]"`
 	Base      string `yaml:"base" ranks:"own" help:"a packed model's linears: resident: they stay in memory; streamed: they are read block by block, twice a step; auto: resident if the plan fits in this host's memory"`

@@ -105,6 +105,9 @@ func (b *Backend) wantKept(op string, x, y, slot tensor.Tensor, w *sparse.Weight
 	if w.Dense() {
 		panic(fmt.Sprintf("cpu: %s: the weight [%d,%d] is dense", op, w.Out, w.In))
 	}
+	if x.DType == tensor.BF16 && !b.walksPairs(w) {
+		panic(fmt.Sprintf("cpu: %s: no walk over the weight [%d,%d] in bfloat16", op, w.Out, w.In))
+	}
 	if slot.DType != x.DType || slot.Len() < b.KeptSlot(w, x.DType) {
 		panic(fmt.Sprintf("cpu: %s: slot is %s, for %d elements like x", op, slot, b.KeptSlot(w, x.DType)))
 	}

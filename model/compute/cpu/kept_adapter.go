@@ -21,21 +21,8 @@ func (b *Backend) KeptAdapter(da, db, dy, x, slot tensor.Tensor, w *sparse.Weigh
 	want("kept adapter", "da", da, tensor.F32, r, w.In)
 	want("kept adapter", "b", bm, tensor.F32, w.Out, r)
 	want("kept adapter", "db", db, tensor.F32, w.Out, r)
-	if x.DType == tensor.BF16 && !b.walksPairs(w) {
-		b.denseAdapter(da, db, dy, x, slot, w, bm, am, s)
-		return
-	}
 	g := b.gradient(dy, x, slot, w)
 	b.reduce(da, db, bm, am, g, s)
-}
-
-// denseAdapter is KeptAdapter with G dense in the slot.
-func (b *Backend) denseAdapter(da, db, dy, x, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s float32) {
-	g := as(slot, slot.DType, w.Out, w.In)
-	b.Gemm(g, 1, dy, true, x, false, 0)
-	b.Mask(g, w)
-	b.Gemm(da, s, bm, true, g, false, 1)
-	b.Gemm(db, s, g, false, am, true, 1)
 }
 
 // gradient sets G = M ⊙ (dyᵀ·x), packed in the slot, in float32.

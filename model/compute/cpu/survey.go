@@ -365,20 +365,13 @@ func (s *survey) dense(w *sparse.Weight, dt tensor.DType, b, a tensor.Tensor, sc
 	return t
 }
 
-func (s *survey) KeptAdapter(da, db, dy, x, _ tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
+func (s *survey) KeptAdapter(_, _, dy, x, _ tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
 	if s.b.masks(w, x.DType) {
 		s.maskedAdapter(dy, x, w, a)
 		return
 	}
 	k, dots, per := &s.b.kern.Kept, s.b.kern.Kept.Dots[:], 1
 	if x.DType == tensor.BF16 {
-		if !s.b.walksPairs(w) {
-			g := tensor.Tensor{DType: x.DType, Rows: w.Out, Cols: w.In}
-			s.Gemm(g, 1, dy, true, x, false, 0)
-			s.Gemm(da, scale, b, true, g, false, 1)
-			s.Gemm(db, scale, g, false, a, true, 1)
-			return
-		}
 		dots, per = k.Half.Dots[:], 2
 		s.pairs(x.Cols+dy.Cols, widest(dots)*k.Lanes*per)
 	}
