@@ -118,8 +118,8 @@ func walk(a *asm, v isa, n int) {
 //
 //	func keptDots512x8(rows int, dst, y, x *float32, bits *uint64, step, add int)
 //
-// dst_ij = y[i,:]·x[j,:] (+ dst_ij with add) for the j kept in bits[i·step]; rows of 16·n floats. dst is packed. Sixteen sums are folded into one register at a time. Row 64 of x is read, and not used. half: of pairs of bfloat16,
-// 32·n in a row, keptDots512…Half.
+// dst_ij = y[i,:]·x[j,:] (+ dst_ij with add) for the j kept in bits[i·step]; rows of 16·n floats. dst is packed. Sixteen sums are folded into
+// one register at a time. Row 64 of x is read, and not used. half: of pairs of bfloat16, 32·n in a row, keptDots512…Half.
 func keptDots512(a *asm, n int, half bool) {
 	name := fmt.Sprintf("keptDots512x%d", n)
 	if half {

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Kernels over the kept weights of bfloat16, by VDPBF16PS (AVX512_BF16): a multiply-add of 16 pairs with sums in float32.
 
@@ -35,15 +38,11 @@ const pairWidths = 4
 
 // pairDot writes VDPBF16PS: d += s1·disp(base), pair by pair; Go's assembler does not know it (Intel SDM, volume 2: EVEX.512.F3.0F38.W0 52 /r).
 func (a *asm) pairDot(disp int, base string, s1, d int) {
-	a.f("BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x // VDPBF16PS %d(%s), Z%d, Z%d",
-		args(pairDotBytes(disp, base, s1, d), disp, base, s1, d)...)
-}
-
-func args(code []byte, rest ...any) (all []any) {
-	for _, b := range code {
-		all = append(all, b)
+	var code []string
+	for _, b := range pairDotBytes(disp, base, s1, d) {
+		code = append(code, fmt.Sprintf("BYTE $0x%02x", b))
 	}
-	return append(all, rest...)
+	a.f("%s // VDPBF16PS %d(%s), Z%d, Z%d", strings.Join(code, "; "), disp, base, s1, d)
 }
 
 // numbers of the registers that a memory operand may name here: none that wants a SIB byte.
