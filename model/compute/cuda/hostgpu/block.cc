@@ -105,7 +105,7 @@ struct Operand {
 	const char *kind;
 	uint64_t value;
 	const uint32_t *a;
-	uint32_t b[2];
+	uint32_t b[4];
 };
 
 struct Warp {
@@ -354,6 +354,39 @@ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 			for (int j = 0; j < 8; j++) c[j] = 0;
 			for (int k = 0; k < 16; k++)
 				for (int j = 0; j < 8; j++) c[j] += a[i][k] * b[k][j];
+		}
+	});
+	const float(*p)[8] = warps[now / 32].product[turn];
+	int g = now % 32 / 4, t = now % 4;
+	for (int e = 0; e < 4; e++) c[e] += p[g + e / 2 * 8][2 * t + e % 2];
+}
+
+// mmaSparse is PTX's mma.sp.m16n8k32 for bfloat16, element by element as the ISA numbers a lane's: a_i, i = 0…7, is one of the two kept ones of
+// columns first…first+3 of A, the lower for an even i. Which column, two bits of metadata say. It must be in order, or what comes is undefined.
+void mmaSparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t e, int selector) {
+	if (selector < 0 || selector > 1) fail("mma.sp with selector %d", selector);
+	unsigned turn = meet({"mma.sp", (uint64_t)selector << 32 | e, a, {b[0], b[1], b[2], b[3]}}, [selector](Warp &w, unsigned turn) {
+		float a[16][32] = {}, b[32][8];
+		bool kept[16][32] = {};
+		for (int l = 0; l < 32; l++) {
+			int group = l / 4, inGroup = l % 4;
+			if ((int)(w.in[l].value >> 32) != selector) fail("lanes of one warp in mma.sp with different selectors");
+			for (int i = 0, before = -1; i < 8; i++) {
+				int row = i / 2 % 2 == 0 ? group : group + 8, first = inGroup * 4 + (i < 4 ? 0 : 16);
+				uint32_t metadata = (uint32_t)w.in[group * 4 + selector * 2 + first / 16].value >> (row < 8 ? 0 : 16);
+				int place = metadata >> (first % 16 / 4 * 4 + i % 2 * 2) & 3;
+				if (i % 2 && place <= before) fail("mma.sp: metadata of row %d, columns %d to %d: places %d and %d", row, first, first + 3, before, place);
+				before = place;
+				a[row][first + place] = half(w.in[l].a[i / 2], i % 2);
+				kept[row][first + place] = true;
+			}
+			for (int i = 0; i < 8; i++) b[inGroup * 2 + i % 2 + i / 2 * 8][group] = half(w.in[l].b[i / 2], i % 2);
+		}
+		for (int i = 0; i < 16; i++) {
+			float *c = w.product[turn][i];
+			for (int j = 0; j < 8; j++) c[j] = 0;
+			for (int k = 0; k < 32; k++)
+				for (int j = 0; kept[i][k] && j < 8; j++) c[j] += a[i][k] * b[k][j]; // a pruned one is not multiplied: no 0·NaN
 		}
 	});
 	const float(*p)[8] = warps[now / 32].product[turn];

@@ -59,6 +59,7 @@ compile "$out/block.o" "$here/block.cc"
 compile "$out/libcuda.o" "$here/libcuda.cc"
 compile "$out/cublas.o" "$here/libcublas.cc" -O3
 unit "$here/faulty.cu"
+unit "$here/mma_sp.cu"
 compile "$out/check.o" "$here/check.cc" -O1 -fno-sanitize=all
 
 # link OUTPUT [argument …]; what another program has loaded stays as it is.
@@ -72,5 +73,5 @@ link() {
 # shellcheck disable=SC2086
 link "$out/libcuda.so.1" -shared -Wl,-soname,libcuda.so.1 $objects "$out/block.o" "$out/libcuda.o"
 for v in 11 12 13; do link "$out/libcublas.so.$v" -shared -Wl,-soname,libcublas.so.$v "$out/cublas.o"; done
-link "$out/check" "$out/check.o" "$out/faulty.o" "$out/libcublas.so.12" "$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN"
+link "$out/check" "$out/check.o" "$out/faulty.o" "$out/mma_sp.o" "$out/libcublas.so.12" "$out/libcuda.so.1" -Wl,-rpath,"\$ORIGIN"
 echo "$whole" >"$out/stamp"

@@ -1,7 +1,7 @@
 // check.cc runs every kernel on the stand-in against its formula in float64, each tensor in an allocation of exactly its size, so that the
 // address sanitizer sees an access beyond it; aligned and not, odd sizes, more elements than threads.
 //
-//	check PTXDIR <cases                      one a line: see attention() and adapter()
+//	check PTXDIR <cases                      one a line: see attention(), adapter() and spmm()
 //	check PTXDIR KERNEL                      a kernel of faulty.cu: the stand-in must stop it, or its result be wrong
 //
 // It prints a line per group, and stops at the first difference.
@@ -553,6 +553,115 @@ static void adapter(const std::string &line) {
 	near("db of " + line, db, wb, 1e-6);
 }
 
+// ---- 2:4 ----
+
+// Kept is two of each four neighbours of a row, rows of in.
+static std::vector<char> twoOfFour(int64_t out, int64_t in) {
+	std::vector<char> kept(out * in);
+	for (int64_t k = 0; k < out * in; k += 4) {
+		int i = below(4), j = (i + 1 + below(3)) % 4;
+		kept[k + i] = kept[k + j] = 1;
+	}
+	return kept;
+}
+
+// sparseCores checks the stand-in's mma.sp alone: C [16,8] += A [16,32]·B [32,8] by a plain loop, the operands dealt to the lanes as the PTX ISA
+// says of m16n8k32 with bfloat16: A of row `group` (a0, a1, a4, a5) or group + 8, columns 4·inGroup… (a0…a3) or 16 more; metadata of a lane pair
+// that the selector names, 16 columns each, row + 8 in the high half. What the other pair holds must not matter.
+static void sparseCores() {
+	for (int trial = 0; trial < 40; trial++) {
+		int selector = trial % 2;
+		std::vector<char> kept = twoOfFour(16, 32);
+		std::vector<double> A(16 * 32), B(32 * 8), C(16 * 8);
+		auto rounded = [] { return value(BF16, bits(BF16, normal())); };
+		for (int k = 0; k < 16 * 32; k++) A[k] = kept[k] ? rounded() : 0;
+		for (double &x : B) x = rounded();
+		for (double &x : C) x = value(F32, bits(F32, normal()));
+		auto place = [&](int row, int chunk, int which) { // of the lower or the higher kept one of columns 4·chunk…
+			for (int k = 0; k < 4; k++)
+				if (kept[row * 32 + chunk * 4 + k] && which-- == 0) return k;
+			die("not 2:4");
+		};
+		std::vector<uint32_t> a(128), b(128), e(32);
+		Tensor c(F32, 128);
+		std::vector<double> lanes(128), want(128);
+		for (int l = 0; l < 32; l++) {
+			int group = l >> 2, inGroup = l & 3;
+			for (int i = 0; i < 8; i++) {
+				int row = i < 2 || (i >= 4 && i < 6) ? group : group + 8, chunk = inGroup + (i < 4 ? 0 : 4);
+				a[4 * l + i / 2] |= bits(BF16, A[row * 32 + chunk * 4 + place(row, chunk, i % 2)]) << i % 2 * 16;
+				b[4 * l + i / 2] |= bits(BF16, B[(inGroup * 2 + (i & 1) + i / 2 * 8) * 8 + group]) << i % 2 * 16;
+			}
+			for (int k = 0; k < 4; k++) {
+				int row = k < 2 ? group : group + 8, col = inGroup * 2 + (k & 1);
+				lanes[4 * l + k] = want[4 * l + k] = C[row * 8 + col];
+				for (int p = 0; p < 32; p++) want[4 * l + k] += A[row * 32 + p] * B[p * 8 + col];
+			}
+			e[l] = rng();
+			if (inGroup / 2 != selector) continue;
+			e[l] = 0;
+			for (int k = 0; k < 16; k++) e[l] |= (uint32_t)place(group + k / 8 * 8, inGroup % 2 * 4 + k % 8 / 2, k % 2) << 2 * k;
+		}
+		c.set([&](size_t k) { return lanes[k]; });
+		Raw<uint32_t> ra(a), rb(b), re(e);
+		std::string name = selector ? "mma_sp_1" : "mma_sp_0", text = ".version 7.8\n.address_size 64\n.entry " + name + "(.param .u64 c, .param .u64 a, .param .u64 b, .param .u64 e)\n";
+		must(cuModuleLoadData(&modules[name], text.c_str()), name);
+		launch(name.c_str(), name, {1, 1, 1, 32}, c, ra, rb, re);
+		near(name, c, want, 1e-6);
+	}
+}
+
+// spmm reads a case: "spmm" n out in r, the type of W's values and offset (of values and of y), the size of W̃ in bytes, and two launches: module
+// name x y z threads shared. compress is compared bit by bit with merge, spmm with the product of what it reads in float64.
+static void spmm(const std::string &line) {
+	std::istringstream is(line);
+	std::string word, type, module[2], name[2];
+	int64_t n, out, in, bytes;
+	int r, off;
+	Shape s[2];
+	is >> word >> n >> out >> in >> r >> type >> off >> bytes;
+	for (int i = 0; i < 2; i++) is >> module[i] >> name[i] >> s[i].x >> s[i].y >> s[i].z >> s[i].threads >> s[i].shared;
+	if (!is) die("a case that is not complete: " + line);
+	Type st = type == "f32" ? F32 : type == "bf16" ? BF16 : F16;
+	std::vector<char> kept = twoOfFour(out, in);
+	std::vector<uint64_t> mask(out * in / 64);
+	for (int64_t k = 0; k < out * in; k++) mask[k / 64] |= (uint64_t)kept[k] << k % 64;
+	Raw<uint64_t> bits_(mask);
+	Tensor values(st, out * in / 2, off), a(F32, r * in), b(F32, out * r), dense(BF16, out * in), w(BF16, bytes / 2);
+	values.random(), a.random(), b.random();
+	launch("merge", "merge_bf16_" + type, {(unsigned)(in + 255) / 256, (unsigned)(out + 127) / 128}, dense, values, bits_, nullptr, b, a, out, in, r, .75f, 2, 4);
+	launch(module[0].c_str(), name[0], s[0], w, values, bits_, b, a, out, in, r, .75f);
+	std::vector<uint16_t> raw(bytes / 2), plain(out * in), got((out + 15) / 16 * 16 * in);
+	must(cuMemcpyDtoH_v2(raw.data(), w.at(), bytes), "download");
+	must(cuMemcpyDtoH_v2(plain.data(), dense.at(), 2 * plain.size()), "download");
+	int64_t tiles = in / 64;
+	if (bytes != (out + 15) / 16 * tiles * 1152) die("W̃ of " + line + " has another size");
+	for (int64_t t = 0; t < (int64_t)(got.size() / 1024); t++) // as the lanes of two mma.sp hold it
+		for (int l = 0; l < 32; l++)
+			for (int i = 0; i < 16; i++) {
+				int row = i / 2 % 2 * 8 + l / 4, first = i / 8 * 32 + i % 8 / 4 * 16 + l % 4 * 4; // of the 64
+				const uint16_t *tile = &raw[t * 576];
+				int place = tile[512 + 2 * (l / 4 * 4 + first / 16) + row / 8] >> (first % 16 / 4 * 4 + i % 2 * 2) & 3;
+				got[(t / tiles * 16 + row) * in + t % tiles * 64 + first + place] |= tile[i / 8 * 256 + l * 8 + i % 8];
+			}
+	for (int64_t k = 0; k < (int64_t)got.size(); k++)
+		if (got[k] != (k < out * in ? plain[k] : 0)) die("compress: W̃ of " + line + " is not merge's at row " + std::to_string(k / in) + ", input " + std::to_string(k % in));
+	Tensor x(BF16, n * in), y(BF16, n * out, off);
+	x.random();
+	for (float beta : {0.f, 1.f, -.5f}) {
+		std::vector<double> want(n * out);
+		if (beta == 0) y.set([](size_t) { return NAN; }); else y.random();
+		for (int64_t i = 0; i < n; i++)
+			for (int64_t j = 0; j < out; j++) {
+				double sum = beta == 0 ? 0 : beta * y.v[i * out + j];
+				for (int64_t k = 0; k < in; k++) sum += x.v[i * in + k] * value(BF16, plain[j * in + k]);
+				want[i * out + j] = sum;
+			}
+		launch(module[1].c_str(), name[1], s[1], y, x, w, n, out, in, beta);
+		near("y of " + line, y, want, tolerance(BF16));
+	}
+}
+
 // ---- what must be refused ----
 
 static void refused(const char *what, int rc) {
@@ -611,14 +720,15 @@ int main(int n, char **arg) {
 	must(cuDevicePrimaryCtxRetain(&context, 0), "context");
 	must(cuCtxSetCurrent(context), "context");
 	if (n == 3) return faulty(arg[2]), 0;
-	for (const char *m : {"elementwise", "rows", "norm", "loss", "update", "gemm", "merge", "adapter", "attention", "attention_dq", "attention_dkv"}) load(arg[1], m);
+	for (const char *m : {"elementwise", "rows", "norm", "loss", "update", "gemm", "merge", "compress", "spmm", "adapter", "attention", "attention_dq", "attention_dkv"}) load(arg[1], m);
 	refusals();
 	const std::pair<const char *, void (*)()> groups[] = {{"elementwise", elementwise}, {"rows", rows}, {"norm", norms}, {"loss", losses},
-		{"update", updates}, {"gemm", products}, {"merge", packed}};
+		{"update", updates}, {"gemm", products}, {"merge", packed}, {"mma.sp", sparseCores}};
 	for (auto &g : groups) g.second(), printf("ok %s\n", g.first);
 	int cases = 0;
-	for (std::string line; std::getline(std::cin, line); cases++) line.rfind("adapter", 0) == 0 ? adapter(line) : attention(line);
-	printf("ok attention and adapters, %d cases\n", cases);
+	for (std::string line; std::getline(std::cin, line); cases++)
+		line.rfind("adapter", 0) == 0 ? adapter(line) : line.rfind("spmm", 0) == 0 ? spmm(line) : attention(line);
+	printf("ok attention, adapters and sparse products, %d cases\n", cases);
 	for (const std::string &name : all)
 		if (!ran.count(name)) die(name + " has not run");
 	printf("ok all %zu kernels\n", ran.size());

@@ -34,6 +34,7 @@ void syncWarp();
 // exchange gives the values of all 32 lanes.
 const uint64_t *exchange(uint32_t mask, uint64_t mine);
 void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+void mmaSparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t e, int selector);
 void ldmatrix(uint32_t (&r)[4], const void *p, bool transposed);
 // copyAsync takes place at the copyWait that waits for its group, not before.
 void copyAsync(void *dst, const void *src, bool in);

@@ -1,5 +1,5 @@
 // out = what it should not be: kernels with one fault each, which the stand-in must not let pass.
-#include "mma.cuh"
+#include "mma_sp.cuh"
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
 
@@ -51,6 +51,14 @@ KERNEL faulty_alignment(f32 *out) {
 	f32 x[8];
 	load(x, out + 1);
 	out[threadIdx.x] = 255 - (int)threadIdx.x;
+}
+
+// Metadata says twice that the first of four is kept.
+KERNEL faulty_metadata(f32 *out) {
+	f32 c[4] = {};
+	u32 a[4] = {}, b[4] = {};
+	mmaSparse<1>(c, a, b, threadIdx.x % 4 == 3 ? 0 : 0x44444444);
+	out[threadIdx.x] = 255 - (int)threadIdx.x + c[0];
 }
 
 KERNEL faulty_none(f32 *out) { out[threadIdx.x] = 255 - (int)threadIdx.x; }

@@ -27,6 +27,17 @@ var adapterCases = []struct {
 	dense      bool
 }{{1, 8, 1, false}, {130, 264, 5, false}, {300, 520, 16, true}, {257, 1032, 16, false}, {140, 264, 20, false}, {129, 136, 64, false}}
 
+// spmmCases are n, out, in, r, the type of W's values, and whether values and y are not aligned; odd rows and outputs, less than a tile and more
+// than a block of both, less inputs than stages and more, ranks beyond one depth, and none.
+var spmmCases = []struct {
+	n, out, in, r int
+	values        string
+	off           int
+}{
+	{1, 1, 64, 1, "bf16", 0}, {37, 33, 64, 3, "f32", 1}, {129, 130, 128, 16, "bf16", 0}, {5, 264, 192, 20, "f16", 0}, {131, 17, 448, 4, "bf16", 1},
+	{260, 136, 320, 0, "f32", 0}, {64, 300, 256, 65, "f16", 1},
+}
+
 // lines are what check reads: the cases with the launches that this package gives them.
 func lines() string {
 	var s strings.Builder
@@ -50,6 +61,13 @@ func lines() string {
 			dense = 1
 		}
 		fmt.Fprintln(&s, "adapter", c.out, c.in, c.r, dense, a.Module, a.Name, a.Grid[0], a.Grid[1], a.Grid[2], a.Threads, a.Shared, a.R, a.Stripe, a.PartA, a.PartB)
+	}
+	for _, c := range spmmCases {
+		fmt.Fprint(&s, "spmm ", c.n, " ", c.out, " ", c.in, " ", c.r, " ", c.values, " ", c.off, " ", Compressed(c.out, c.in))
+		for _, l := range []Launch{Compress(c.out, c.in, c.values), Spmm(c.n, c.out)} {
+			fmt.Fprint(&s, " ", l.Module, " ", l.Name, " ", l.Grid[0], " ", l.Grid[1], " ", l.Grid[2], " ", l.Threads, " ", l.Shared)
+		}
+		fmt.Fprintln(&s)
 	}
 	return s.String()
 }
@@ -109,7 +127,7 @@ func TestTheStandInStopsFaultyKernels(t *testing.T) {
 		{"faulty_race", "plain", "1", "relative error"}, {"faulty_barrier", "plain", "0", "no thread can go on"},
 		{"faulty_shuffle", "plain", "0", "no thread can go on"}, {"faulty_copy", "plain", "0", "relative error"},
 		{"faulty_alignment", "asan", "0", "misaligned address"}, {"faulty_overrun", "asan", "0", "heap-buffer-overflow"},
-		{"faulty_shared", "asan", "0", "heap-buffer-overflow"},
+		{"faulty_shared", "asan", "0", "heap-buffer-overflow"}, {"faulty_metadata", "plain", "0", "places 0 and 0"},
 	} {
 		cmd := exec.Command(filepath.Join(build(t, c.mode), "check"), ".", c.kernel)
 		cmd.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=0", "HOSTGPU_ORDER="+c.order)
@@ -143,7 +161,7 @@ func TestSharedMemoryIsWhatAGPUHas(t *testing.T) {
 	for _, d := range []int{8, 64, 80, 96, 128, 256} {
 		for _, half := range []bool{false, true} {
 			h := Heads{BF16: half, B: 1, Tq: 32 << 10, Tk: 32 << 10, Hq: 32, Hkv: 8, D: d}
-			for _, l := range []Launch{h.Attention(), h.DQ(), h.DKV()} {
+			for _, l := range []Launch{h.Attention(), h.DQ(), h.DKV(), Spmm(2048, 4096)} {
 				if l.Shared > sm80 {
 					t.Errorf("%s takes %d bytes of shared memory", l.Name, l.Shared)
 				}

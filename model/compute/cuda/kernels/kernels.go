@@ -13,7 +13,7 @@ import "embed"
 var files embed.FS
 
 // Modules are the names of the compiled files.
-var Modules = [...]string{"elementwise", "rows", "norm", "loss", "update", "gemm", "merge", "adapter", "attention", "attention_dq", "attention_dkv"}
+var Modules = [...]string{"elementwise", "rows", "norm", "loss", "update", "gemm", "merge", "compress", "spmm", "adapter", "attention", "attention_dq", "attention_dkv"}
 
 // PTX is the text of a module, by its name in Modules. It ends in a zero byte, as cuModuleLoadData wants it.
 func PTX(module string) []byte {

@@ -129,6 +129,21 @@ PAIRS(X)
 BOTH(X)
 #undef X
 
+// ---- compress.cu, spmm.cu ----------------------------------------------------------------------------------------------------
+// y = x·W̃ᵀ by the sparse tensor cores, of a 2:4 weight with in a multiple of 64. W̃ stands as ⌈out/16⌉·(in/64) tiles of 1152 bytes
+// (mma_sp.cuh's Tile: 16 rows and 64 inputs, the kept ones in bfloat16 and two bits for each one's place), 16-byte aligned.
+struct Tile;
+
+// dst = M ⊙ (W + s·B·A), with the bits that merge rounds to; values, bits, b and a as merge has them;  r = 0: dst = W.
+// grid: x = ⌈in/256⌉, y = ⌈out/128⌉, so out is below 2²³.
+#define X(S) K compress_##S(Tile *dst, const S *values, const u64 *bits, const f32 *b, const f32 *a, i64 out, i64 in, int r, float s);
+X(f32) X(bf16) X(f16)
+#undef X
+
+// y [n,out] = x·W̃ᵀ + β·y, x [n,in] 16-byte aligned; β = 0 does not read y.  grid: x = ⌈n/128⌉, y = ⌈out/128⌉, 128 threads, shared memory:
+// three stages of eight tiles and of 128 rows of 64 inputs (launch.go's Spmm).
+K spmm_bf16(bf16 *y, const bf16 *x, const Tile *w, i64 n, i64 out, i64 in, float beta);
+
 // ---- adapter.cu ------------------------------------------------------------------------------------------------------------
 // The masked gradient of an adapter of rank r ≤ 64 in one reading of G [out,in], which stays as it is: instead of mask and two products.
 // launch.go's Adapter gives R = 16, 32 or 64 ≥ r, the stripe (rows of a block, a multiple of 128), the grid, shared memory, and the sizes of

@@ -123,6 +123,24 @@ func (h Heads) launch(name string, rows, along, tile int) Launch {
 	return Launch{name, fmt.Sprintf("%s_%s_%d", name, h.dtype(), p), [3]int{1, 1, 1}, 128, shared}
 }
 
+// Compressed is the size in bytes of a 2:4 weight [out,in] as compress leaves it for spmm, in a multiple of 64: the kept weights in bfloat16 and
+// two bits for each one's place, in tiles of 16 rows.
+func Compressed(out, in int) int { return ceil(out, 16) * (in / 64) * tileBytes }
+
+// tileBytes is the size of 16 rows and 64 inputs: 2·512 and 2·512/8.
+const tileBytes = 1152
+
+// Compress is the launch of compress for values of that type: f32, bf16 or f16.
+func Compress(out, in int, values string) Launch {
+	return Launch{"compress", "compress_" + values, [3]int{ceil(in, 256), ceil(out, 128), 1}, Threads, 0}
+}
+
+// Spmm is the launch of spmm for n rows.
+func Spmm(n, out int) Launch {
+	const side, stages = 128, 3
+	return Launch{"spmm", "spmm_bf16", [3]int{ceil(n, side), ceil(out, side), 1}, 128, stages * (side/16*tileBytes + 2*side*64)}
+}
+
 // Adapter is the launch of adapter, and what adapter_sum needs of it.
 type Adapter struct {
 	Launch

@@ -1,12 +1,9 @@
 // dst = M ⊙ (W + s·B·A), W expanded from its kept values as it is merged;   dst = M ⊙ dst.
 //
-// A block takes 128 rows and 256 inputs (one Block of starts). s·B·A in float32: for float32 dst by FMA; for bfloat16 dst by tensor
-// cores, each factor split in two bfloat16, x = hi + lo: hi·hi + hi·lo + lo·hi is right to about 2⁻¹⁶, and rounded once to 2⁻⁹.
-#include "mma.cuh"
+// A block takes 128 rows and 256 inputs (one Block of starts). s·B·A in float32: for float32 dst by FMA; for bfloat16 dst by tensor cores.
+#include "lowrank.cuh"
 
-#define ROWS 128
 #define COLS 256
-#define DEPTH 16
 
 template <class S> struct Packed {
 	const S *values;
@@ -77,9 +74,6 @@ template <class T, class S> __device__ __forceinline__ void emit(T *dst, const P
 		if (e < left) narrow(dst[e], sum[e]);
 }
 
-// scaled is s·b_{i,p}, zero beyond.
-__device__ __forceinline__ float scaled(const f32 *b, i64 i, i64 out, int p, int r, float s) { return i < out && p < r ? s * b[i * r + p] : 0; }
-
 // Merging in float32: lane = 8 inputs, a warp = 8 rows at a time, twice.
 template <class S> __device__ __forceinline__ void merge(f32 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
 	__shared__ __align__(16) float left[DEPTH][COLS], right[ROWS / 2][DEPTH + 1];
@@ -118,54 +112,18 @@ template <class S> __device__ __forceinline__ void merge(f32 *dst, const Packed<
 	}
 }
 
-// split gives two neighbours as hi and lo parts, x = hi + lo.
-__device__ __forceinline__ void split(float x, float y, u32 &hi, u32 &lo) {
-	hi = pack(x, y);
-	bf16 a = {(u16)hi}, b = {(u16)(hi >> 16)};
-	float dx = x - widen(a), dy = y - widen(b);
-	bool finite = dx == dx && dy == dy; // Inf − Inf is NaN: what is not finite stands in hi alone
-	lo = finite ? pack(dx, dy) : 0;
-}
-
 // Merging in bfloat16: a warp = 16 rows; of 64 inputs at a time lane (g, t) holds, for two groups of 32, inputs 8t…8t+7 of rows g and
 // g+8: the columns of four mma tiles are dealt so that column n of tile q is input 8(n/2) + 2q + n%2.
 template <class S> __device__ __forceinline__ void merge(bf16 *dst, const Packed<S> &w, const f32 *b, const f32 *a, int r, float s) {
-	__shared__ u32 ahi[DEPTH / 2][66], alo[DEPTH / 2][66], bhi[ROWS][12], blo[ROWS][12];
+	__shared__ PartA ahi, alo;
+	__shared__ PartB bhi, blo;
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
 	i64 k = blockIdx.x, i0 = (i64)blockIdx.y * ROWS, i1 = i0 + warp * 16 + g;
 	Row row[2] = {{0, i1 < w.out ? w.start(i1, k) : 0}, {0, i1 + 8 < w.out ? w.start(i1 + 8, k) : 0}};
 	for (int c0 = 0; c0 < COLS && k * COLS + c0 < w.in; c0 += 64) {
 		i64 j0 = k * COLS + c0;
 		float sum[2][4][4];
-#pragma unroll
-		for (int e = 0; e < 32; e++) sum[e / 16][e / 4 % 4][e % 4] = r == 0 ? -0.f : 0.f;
-		for (int p0 = 0; p0 < r; p0 += DEPTH) {
-			__syncthreads();
-			for (int e = threadIdx.x; e < DEPTH / 2 * 64; e += THREADS) {
-				int p = p0 + e / 64 * 2;
-				i64 j = j0 + e % 64;
-				float x = p < r && j < w.in ? a[p * w.in + j] : 0, y = p + 1 < r && j < w.in ? a[(p + 1) * w.in + j] : 0;
-				split(x, y, ahi[e / 64][e % 64], alo[e / 64][e % 64]);
-			}
-			for (int e = threadIdx.x; e < ROWS * DEPTH / 2 && (c0 == 0 || r > DEPTH); e += THREADS) {
-				int p = p0 + e % (DEPTH / 2) * 2;
-				i64 i = i0 + e / (DEPTH / 2);
-				split(scaled(b, i, w.out, p, r, s), scaled(b, i, w.out, p + 1, r, s), bhi[e / (DEPTH / 2)][e % (DEPTH / 2)],
-					blo[e / (DEPTH / 2)][e % (DEPTH / 2)]);
-			}
-			__syncthreads();
-			int i = warp * 16 + g;
-			u32 hi[4] = {bhi[i][t], bhi[i + 8][t], bhi[i][t + 4], bhi[i + 8][t + 4]};
-			u32 lo[4] = {blo[i][t], blo[i + 8][t], blo[i][t + 4], blo[i + 8][t + 4]};
-#pragma unroll
-			for (int e = 0; e < 8; e++) {
-				int j = e / 4 * 32 + g / 2 * 8 + e % 4 * 2 + g % 2;
-				float(&c)[4] = sum[e / 4][e % 4];
-				mma(c, lo, ahi[t][j], ahi[t + 4][j]);
-				mma(c, hi, alo[t][j], alo[t + 4][j]);
-				mma(c, hi, ahi[t][j], ahi[t + 4][j]);
-			}
-		}
+		lowRank(sum, ahi, alo, bhi, blo, b, a, w.out, w.in, r, s, i0, j0, c0 == 0, [](int e, int n) { return e / 4 * 32 + n / 2 * 8 + e % 4 * 2 + n % 2; });
 		row[0].word = word(w, i1, j0);
 		row[1].word = word(w, i1 + 8, j0);
 #pragma unroll
