@@ -98,7 +98,7 @@ func (o *gpuStep) measure(began time.Time) (m GPUMeasurement, err error) {
 	if o.MaxSteps < 2 {
 		return m, usagef("gpu-step: --max-steps %d: at least 2, the first of which is not timed", o.MaxSteps)
 	}
-	be, err := cuda.Open(cuda.Config{Device: o.device})
+	be, err := cuda.Open(cuda.Config{Device: o.device, SparseCores: o.Memory == "fused"})
 	if err != nil {
 		return m, err
 	}

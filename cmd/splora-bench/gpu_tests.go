@@ -17,10 +17,10 @@ var gpuTests = [...]struct {
 	pkg, run string
 	ran      []string
 }{
-	{"model/compute/cuda", "Conforms|SameBits|Device|Uploads|Arena|Failure|Times|Repeated", []string{"kernels/elementwise", "kernels/rows", "kernels/norm", "kernels/loss", "kernels/update",
-		"kernels/gemm", "kernels/merge", "kernels/adapter", "kernels/attention", "kernels/attention_dq", "kernels/attention_dkv", "cuda/open", "cuda/pinned-copies", "cuda/arena-and-usage",
+	{"model/compute/cuda", "Conforms|SameBits|SparseTensorCores|Device|Uploads|Arena|Failure|Times|Repeated", []string{"kernels/elementwise", "kernels/rows", "kernels/norm", "kernels/loss", "kernels/update",
+		"kernels/gemm", "kernels/merge", "kernels/compress", "kernels/spmm", "kernels/adapter", "kernels/attention", "kernels/attention_dq", "kernels/attention_dkv", "cuda/open", "cuda/pinned-copies", "cuda/arena-and-usage",
 		"cuda/event-times", "cublas/float32", "cublas/bfloat16", "conformance/float32", "conformance/bfloat16"}},
-	{"model/decoder", "OnTheDevice", []string{"decoder/goldens"}},
+	{"model/decoder", "OnTheDevice", []string{"decoder/goldens", "decoder/sparse-tensor-cores"}},
 	{"launch", "TheMachinesDriver", []string{"nvml/enumerate"}},
 	{"cmd/splora", "OnTheGPU|MemoryOfTheDevice", []string{"splora/train", "splora/eval", "splora/generate"}},
 	{"cmd/splora", "MachinesGPU", []string{"splora/doctor", "nvml/memory-wait"}},

@@ -147,7 +147,7 @@ func TestTheMemoryOfTheDeviceIsPlannedAndPrinted(t *testing.T) {
 
 func TestTheArenaIsThePlanAndNothingIsAllocatedBesideIt(t *testing.T) {
 	env, w := gpu(t), newWorld(t)
-	for _, more := range [][]string{{"--dtype", "float32"}, {"--dtype", "bfloat16", "--recompute", "none"}, {"--method", "lora", "--dtype", "bfloat16"}} {
+	for _, more := range [][]string{{"--dtype", "float32"}, {"--dtype", "bfloat16", "--recompute", "none"}, {"--method", "lora", "--dtype", "bfloat16"}, {"--memory", "fused", "--dtype", "bfloat16"}} {
 		o := on(t, env, w.train(append([]string{"--device", "cuda", "--log-format", "json", "--resume", "none", "--out", w.path(strings.Join(more, ""))}, more...)...)...)
 		var rec struct {
 			Msg    string

@@ -28,14 +28,15 @@ func deviceFlag(c *cobra.Command, to *string) {
 }
 
 // openDevice starts the backend of that name. auto takes a GPU unless the program was built without, the machine has none, or a
-// launcher gave this rank none (gpu false), and then says why not; a GPU that is there but cannot be used is an error. "" is cpu.
-func openDevice(name string, gpu bool, threads int, note func(string)) (hardware, error) {
+// launcher gave this rank none (gpu false), and then says why not; a GPU that is there but cannot be used is an error. "" is cpu. fused is
+// --memory fused, which a GPU must be told of: it has not been measured there, and so is not what auto takes.
+func openDevice(name string, gpu bool, threads int, fused bool, note func(string)) (hardware, error) {
 	n, cudaOnly, err := parseDevice(name)
 	if err != nil {
 		return hardware{}, err
 	}
 	if cudaOnly || name == "auto" && gpu {
-		b, err := cuda.Open(cuda.Config{Device: n, Libraries: libraries()})
+		b, err := cuda.Open(cuda.Config{Device: n, Libraries: libraries(), SparseCores: fused})
 		switch {
 		case err == nil:
 			return hardware{b, b}, nil

@@ -23,7 +23,7 @@ func TestADeviceIsAutoCPUOrANumberedGPU(t *testing.T) {
 
 func TestARankWithoutAGPUComputesOnTheCPUUnlessToldOtherwise(t *testing.T) {
 	for _, name := range []string{"auto", "cpu", ""} {
-		be, err := openDevice(name, false, 1, func(s string) { t.Errorf("%q notes %q", name, s) })
+		be, err := openDevice(name, false, 1, false, func(s string) { t.Errorf("%q notes %q", name, s) })
 		if err != nil {
 			t.Fatal(err)
 		}

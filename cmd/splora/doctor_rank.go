@@ -51,7 +51,7 @@ func examineRank(ctx context.Context, place launch.Contract) (r rankResult, err 
 	if place.GPU != "" {
 		device = "cuda"
 	}
-	be, err := openDevice(device, place.GPU != "", 1, func(string) {})
+	be, err := openDevice(device, place.GPU != "", 1, false, func(string) {})
 	if err != nil {
 		return r, err
 	}

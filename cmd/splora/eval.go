@@ -109,7 +109,7 @@ func (o *inference) load(c *cobra.Command, opt decoder.Options) (*decoder.Model,
 	for _, n := range o.folder.Notes {
 		fmt.Fprintln(c.ErrOrStderr(), "note:", n)
 	}
-	be, err := openDevice(o.device, true, o.threads, func(s string) { fmt.Fprintln(c.ErrOrStderr(), "note:", s) })
+	be, err := openDevice(o.device, true, o.threads, false, func(s string) { fmt.Fprintln(c.ErrOrStderr(), "note:", s) })
 	if err != nil {
 		return nil, err
 	}

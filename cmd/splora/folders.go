@@ -195,7 +195,7 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 		return f, err
 	}
 	if gpu {
-		p, err := decoder.Estimate(cuda.Planner{}, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
+		p, err := decoder.Estimate(cuda.Planner{SparseCores: cfg.Memory == "fused"}, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
 		return train.Measure(sketch, arch, p).PlannedOn(cuda.Config{}.Own()), err
 	}
 	be := cpu.New(cpu.Config{Threads: cfg.Threads})

@@ -45,7 +45,7 @@ func TestBeARankOfABareCommunicator(t *testing.T) {
 		t.Fatal("NONE", err)
 	}
 	id := theID(t, lib, text)
-	be, err := openDevice("cuda", true, 1, func(string) {})
+	be, err := openDevice("cuda", true, 1, false, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

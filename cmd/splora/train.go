@@ -139,7 +139,7 @@ func (r *rank) run(c *cobra.Command) error {
 			r.log.Info(n)
 		}
 	}
-	be, err := openDevice(r.Device, r.place.Job == "" || r.place.GPU != "", r.Threads, func(s string) { r.log.Info(s) })
+	be, err := openDevice(r.Device, r.place.Job == "" || r.place.GPU != "", r.Threads, r.Memory == "fused", func(s string) { r.log.Info(s) })
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ type Memory uint8
 // Forms of W̃ and G.
 const (
 	MemoryReuse Memory = iota // dense, in the one weight slot
-	MemoryFused               // never dense as a whole: as the backend's masked linear has it, wherever it expects that to be faster
+	MemoryFused               // as the backend's masked linear has it, wherever it expects that to be faster
 	MemoryAuto                // as MemoryFused on a backend that has a masked linear, else as MemoryReuse
 )
 

@@ -39,11 +39,11 @@ var keptCases = []oneCase{
 		}
 		e.keptProducts(e.weight(w), kept, wide(v), keptShape{37, out, in, 2}, 1, "empty rows")
 	}},
-	{"The products over kept weights see no NaN where M is 0", func(e *env) {
+	{"The products over kept weights see no NaN where M is 0, unless W̃ stands whole", func(e *env) {
 		l, ok := e.b.(compute.SparseLinear)
 		const n, out, in, r = 20, 66, 70, 2
 		w, kept, _ := e.sparse(tensor.F32, out, in, 6) // so few that every backend walks
-		if e.exactly("kept", e.f32([]float32{1}, 1, 1), []float32{1}); !ok {
+		if e.exactly("kept", e.f32([]float32{1}, 1, 1), []float32{1}); !ok || l.KeptSlot(w, tensor.F32) >= out*in {
 			return
 		}
 		x, b := e.normal(n*in), e.normal(out*r)

@@ -15,7 +15,7 @@ var (
 
 // Survey is a twin that adds up this backend's scratch memory.
 func (b *Backend) Survey() compute.Survey {
-	return &survey{name: b.name, processors: b.number, have: b.scratch.floats.Len(), reserve: func(n int) {
+	return &survey{name: b.name, processors: b.number, sparse: b.config.SparseCores, have: b.scratch.floats.Len(), reserve: func(n int) {
 		b.scratch.floats = tensor.Tensor{DType: tensor.F32, Rows: 1, Cols: n, Mem: b.Alloc(4 * n)}
 	}}
 }

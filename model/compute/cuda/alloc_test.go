@@ -16,7 +16,7 @@ import (
 // TestQueueingAnOperationAllocatesNothing: a step queues thousands of operations, and the host must stay ahead of the device. Attention, which is
 // queued a few times a layer, may build the name of its kernel and a list of its arguments.
 func TestQueueingAnOperationAllocatesNothing(t *testing.T) {
-	b := cudatest.Open(t, cuda.Config{})
+	b := cudatest.Open(t, cuda.Config{SparseCores: true})
 	act := func(rows, cols int) tensor.Tensor {
 		return tensor.Tensor{DType: tensor.BF16, Rows: rows, Cols: cols, Mem: b.Alloc(2 * rows * cols)}
 	}
@@ -37,7 +37,8 @@ func TestQueueingAnOperationAllocatesNothing(t *testing.T) {
 		"Gather": func() { b.Gather(x, y, rows) }, "RMSNorm": func() { b.RMSNorm(x, rstd, y, norm, 1e-5) },
 		"Gate": func() { b.Gate(x, y, z, compute.SiLU) }, "GateBackward": func() { b.GateBackward(x, y, z, x, y, compute.SiLU) },
 		"Merge": func() { b.Merge(slot, w, B, A, 1) }, "Mask": func() { b.Mask(slot, w) }, "Gemm": func() { b.Gemm(x, 1, y, false, slot, true, 0) },
-		"Attention": func() { b.Attention(x, rstd, y, y, z, at) }, "AttentionBackward": func() { b.AttentionBackward(x, y, z, x, x, rstd, x, x, x, at) },
+		"KeptForward": func() { b.KeptForward(x, y, slot, w, B, A, 1, 0) },
+		"Attention":   func() { b.Attention(x, rstd, y, y, z, at) }, "AttentionBackward": func() { b.AttentionBackward(x, y, z, x, x, rstd, x, x, x, at) },
 		"AdamW": func() { b.AdamW(p, p, p, p, compute.AdamW{Bias1: 1, Bias2: 1}) },
 	} {
 		f()

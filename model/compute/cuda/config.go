@@ -31,6 +31,9 @@ type Config struct {
 	Libraries []string
 	// Workspace is cuBLAS's, in bytes; 0: 32 MiB, what NVIDIA advises for Hopper.
 	Workspace int
+	// SparseCores has the forward product of a 2:4 weight with bfloat16 activations done by the sparse tensor cores (--memory fused). It has
+	// not been measured on a GPU, so it is off by default.
+	SparseCores bool
 	// Blocking waits for every operation, so that a fault names the one that failed. It is slow.
 	Blocking bool
 }

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { cudatest.Main(m) }
 
 func TestEveryOperationConforms(t *testing.T) {
-	b := cudatest.Open(t, cuda.Config{})
+	b := cudatest.Open(t, cuda.Config{SparseCores: true})
 	t.Log(b.Name())
 	computetest.Run(t, b)
 }
@@ -32,7 +32,7 @@ func TestTwoRunsGiveTheSameBits(t *testing.T) {
 	if cudatest.StandIn() != "" {
 		t.Skip("the stand-in does one thing after the other: only a GPU could give other bits")
 	}
-	computetest.SameBits(t, cudatest.Open(t, cuda.Config{}), cudatest.Open(t, cuda.Config{Blocking: true}))
+	computetest.SameBits(t, cudatest.Open(t, cuda.Config{SparseCores: true}), cudatest.Open(t, cuda.Config{SparseCores: true, Blocking: true}))
 }
 
 // child runs one test of this program in a process whose loader finds no driver.

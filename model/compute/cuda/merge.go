@@ -16,12 +16,7 @@ func (b *Backend) Merge(dst tensor.Tensor, w *sparse.Weight, bm, am tensor.Tenso
 	wantAct("merge", "dst", dst)
 	want("merge", "dst", dst, dst.DType, w.Out, w.In)
 	wantWeight("merge", w)
-	r := 0
-	if !am.Absent() || !bm.Absent() {
-		r = am.Rows
-		want("merge", "b", bm, tensor.F32, w.Out, r)
-		want("merge", "a", am, tensor.F32, r, w.In)
-	}
+	r := b.wantFactors("merge", w, bm, am)
 	if dst.Len() == 0 {
 		return
 	}
@@ -32,6 +27,16 @@ func (b *Backend) Merge(dst tensor.Tensor, w *sparse.Weight, bm, am tensor.Tenso
 	grid := [3]int{(w.In + sparse.Block - 1) / sparse.Block, min((w.Out+mergeRows-1)/mergeRows, math.MaxUint16), 1}
 	b.launch("merge", op2("merge", dst, w.Values), grid, kernels.Threads, 0, ptr(dst), ptr(w.Values), uint64(w.Bits.Device), starts, ptr(bm), ptr(am),
 		num(w.Out), num(w.In), num(r), f32(s), num(w.Pattern.N), num(w.Pattern.M))
+}
+
+// wantFactors panics unless B and A fit the weight or are absent; it gives their rank.
+func (b *Backend) wantFactors(op string, w *sparse.Weight, bm, am tensor.Tensor) int {
+	if am.Absent() && bm.Absent() {
+		return 0
+	}
+	want(op, "b", bm, tensor.F32, w.Out, am.Rows)
+	want(op, "a", am, tensor.F32, am.Rows, w.In)
+	return am.Rows
 }
 
 // mergeRows is the number of rows that a block of merge takes at a time.

@@ -64,7 +64,9 @@ func lines() string {
 	}
 	for _, c := range spmmCases {
 		fmt.Fprint(&s, "spmm ", c.n, " ", c.out, " ", c.in, " ", c.r, " ", c.values, " ", c.off, " ", Compressed(c.out, c.in))
-		for _, l := range []Launch{Compress(c.out, c.in, c.values), Spmm(c.n, c.out)} {
+		merge := Compress(c.out, c.in)
+		merge.Name += "_" + c.values
+		for _, l := range []Launch{merge, Spmm(c.n, c.out)} {
 			fmt.Fprint(&s, " ", l.Module, " ", l.Name, " ", l.Grid[0], " ", l.Grid[1], " ", l.Grid[2], " ", l.Threads, " ", l.Shared)
 		}
 		fmt.Fprintln(&s)

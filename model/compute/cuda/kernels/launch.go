@@ -130,9 +130,9 @@ func Compressed(out, in int) int { return ceil(out, 16) * (in / 64) * tileBytes 
 // tileBytes is the size of 16 rows and 64 inputs: 2·512 and 2·512/8.
 const tileBytes = 1152
 
-// Compress is the launch of compress for values of that type: f32, bf16 or f16.
-func Compress(out, in int, values string) Launch {
-	return Launch{"compress", "compress_" + values, [3]int{ceil(in, 256), ceil(out, 128), 1}, Threads, 0}
+// Compress is the launch of compress; to its name comes the type of the values.
+func Compress(out, in int) Launch {
+	return Launch{"compress", "compress", [3]int{ceil(in, 256), ceil(out, 128), 1}, Threads, 0}
 }
 
 // Spmm is the launch of spmm for n rows.
