@@ -14,7 +14,7 @@ import (
 
 // TestMain lets this test's program stand for splora-bench where it starts itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"step", "gpu-step", "collective-rank"}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{"step", "gpu-step", "gpu-product", "collective-rank"}, os.Args[1]) {
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(tests(m))

@@ -31,7 +31,7 @@ type gpuConfig struct {
 }
 
 // gpuParts are run in this order.
-var gpuParts = [...]string{"tests", "steps", "large"}
+var gpuParts = [...]string{"tests", "products", "steps", "large"}
 
 func newGPU() *cobra.Command {
 	var o gpuConfig
@@ -40,10 +40,13 @@ func newGPU() *cobra.Command {
 		Short: "All that is to be measured on a GPU: tests, a step beside PyTorch, large models",
 		Long: `gpu runs, in parts of a few minutes each, what can only be known on a GPU, and writes each part's raw results as they come:
 
-  tests   the conformance of every kernel and the golden models on the GPU, NCCL's calls, two ranks on one GPU     gpu-tests.txt
-  steps   a training step of --shapes' first by each method, with and without recomputation of the blocks, beside
-          PyTorch in turns: step time, tokens/s, memory of the whole GPU against the plan, use of its bfloat16 rate  gpu-steps.jsonl
-  large   one measurement of each other shape, with the device time of every operation                             gpu-large.jsonl
+  tests     the conformance of every kernel and the golden models on the GPU, NCCL's calls, two ranks on one GPU   gpu-tests.txt
+  products  the forward product of --shapes' first's linears with its merge, by the sparse tensor cores beside cuBLAS
+            in turns: what says whether --memory fused is worth its while on a GPU                                 gpu-products.jsonl
+  steps     a training step of --shapes' first by each method, with and without recomputation of the blocks, beside
+            PyTorch in turns: step time, tokens/s, memory of the whole GPU against the plan, use of its bfloat16
+            rate                                                                                                   gpu-steps.jsonl
+  large     one measurement of each other shape, with the device time of every operation                           gpu-large.jsonl
 
 Every measurement is a fresh process. Random 2:4 weights are made on the GPU, so no disk is needed. This program must have been built
 with -tags cuda. The tests are built here if Go is, else taken from --programs, where they were put by
@@ -67,7 +70,7 @@ with -tags cuda. The tests are built here if Go is, else taken from --programs, 
 	f.IntVar(&o.seq, "seq", 2048, "tokens per row")
 	f.IntVar(&o.microRows, "micro-batch", 1, "rows of a step")
 	f.IntVar(&o.rank, "rank", 16, "adapter rank")
-	f.StringSliceVar(&o.methods, "methods", []string{"splora", "lora"}, "methods of splora train")
+	f.StringSliceVar(&o.methods, "methods", []string{"splora", "splora:memory=fused", "lora"}, "methods of splora train, each with settings of its own after colons")
 	f.StringSliceVar(&o.peers, "peers", peerMethods[:], "methods of the PyTorch peer; empty: none")
 	f.StringSliceVar(&o.recompute, "recompute", []string{"block", "none"}, "block, none; the peer's block checkpointing")
 	f.IntVar(&o.steps, "steps", 5, "timed steps of a measurement")
@@ -125,7 +128,7 @@ func (b *gpuBench) run(ctx context.Context) error {
 			continue
 		}
 		at := time.Now()
-		err := map[string]func(context.Context) error{"tests": b.tests, "steps": b.sideBySide, "large": b.large}[part](ctx)
+		err := map[string]func(context.Context) error{"tests": b.tests, "products": b.products, "steps": b.sideBySide, "large": b.large}[part](ctx)
 		fmt.Fprintf(b.notes, "%s: %.0f s\n", part, time.Since(at).Seconds())
 		if err != nil {
 			fmt.Fprintf(b.out, "%s failed: %v\n", part, err)
@@ -183,7 +186,7 @@ func (b *gpuBench) sideBySide(ctx context.Context) error {
 		t := gpuTable{setting: gpuSetting{b.shapes[0], b.seq, b.microRows, r}}
 		for round := range b.rounds {
 			for _, m := range b.methods {
-				t.add(b.ours(ctx, t.setting, m, round, round == 0 && m == b.methods[0]))
+				t.add(b.ours(ctx, t.setting, m, round, round == 0 && strings.HasPrefix(m, "splora")))
 			}
 			for _, p := range b.peers {
 				if b.peer != nil {
@@ -229,11 +232,15 @@ func (b *gpuBench) large(ctx context.Context) error {
 	return first
 }
 
-// ours is a measurement of splora; with more it also tells where the time goes.
+// ours is a measurement of splora; with more it also tells where the time goes. The method's own settings come last and win.
 func (b *gpuBench) ours(ctx context.Context, s gpuSetting, method string, round int, more bool) gpuRecord {
-	args := append([]string{"gpu-step", "--method", method, "--shape", s.Shape, "--micro-batch", fmt.Sprint(s.Batch), "--max-steps", fmt.Sprint(b.steps + 1)}, b.common(s)...)
+	parts := strings.Split(method, ":")
+	args := append([]string{"gpu-step", "--method", parts[0], "--shape", s.Shape, "--micro-batch", fmt.Sprint(s.Batch), "--max-steps", fmt.Sprint(b.steps + 1)}, b.common(s)...)
 	if more {
 		args = append(args, "--ops", "--product")
+	}
+	for _, p := range parts[1:] {
+		args = append(args, "--"+p)
 	}
 	return b.measured(ctx, gpuRecord{Kind: "run", Who: whoSplora, Method: method, Setting: s, Rank: b.rank, Round: round + 1}, b.self, nil, args)
 }

@@ -26,11 +26,11 @@ func TestTheGPUCommandMeasuresAndKeepsWhatItMeasured(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
-	args := []string{"gpu", "--out", dir, "--parts", "steps,large", "--shapes", "tiny", "--seq", "24", "--steps", "1", "--rank", "4", "--recompute", "block", "--peers", ""}
+	args := []string{"gpu", "--out", dir, "--parts", "products,steps,large", "--shapes", "tiny", "--seq", "24", "--steps", "1", "--rank", "4", "--recompute", "block", "--peers", ""}
 	if code := run(t.Context(), args, &out, &errs); code != 0 {
 		t.Fatalf("%d\n%s%s", code, &out, &errs)
 	}
-	for name, methods := range map[string]int{"gpu-steps.jsonl": 2, "gpu-large.jsonl": 1} {
+	for name, methods := range map[string]int{"gpu-steps.jsonl": 3, "gpu-large.jsonl": 1} {
 		raw, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -47,7 +47,26 @@ func TestTheGPUCommandMeasuresAndKeepsWhatItMeasured(t *testing.T) {
 			t.Errorf("%s: %+v", name, *r.GPUMeasurement)
 		}
 	}
-	if !strings.Contains(out.String(), "device time of a step of splora splora") {
-		t.Errorf("no times in\n%s", &out)
+	for _, part := range []string{"device time of a step of splora splora:", "device time of a step of splora splora:memory=fused:", "spmm_bf16", "384 x 128"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in\n%s", part, &out)
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "gpu-products.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	if len(lines) != 4 {
+		t.Fatalf("gpu-products.jsonl has %d lines", len(lines))
+	}
+	for _, line := range lines[1:] {
+		var p GPUProduct
+		if err := json.Unmarshal([]byte(line), &p); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Dense) == 0 || len(p.Dense) != len(p.Sparse) || len(p.Ops) != 4 || !(p.Ratio() > 0) || !(p.Apart <= 1e-2) || p.Tokens != 24 {
+			t.Errorf("%+v", p)
+		}
 	}
 }

@@ -112,7 +112,7 @@ func (t *gpuTable) String() string {
 	return b.String()
 }
 
-// ops is where the first profiled step's device time went.
+// ops is where the profiled steps' device time went.
 func (t *gpuTable) ops() string {
 	var b strings.Builder
 	for _, r := range t.runs {
@@ -127,7 +127,6 @@ func (t *gpuTable) ops() string {
 		for _, o := range r.Ops {
 			fmt.Fprintf(&b, "  %-22s %6d calls %9.4f s %5.1f %%\n", o.Op, o.Calls, o.Seconds, 100*o.Seconds/all)
 		}
-		break
 	}
 	return b.String()
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/compute/cpu"
+	"github.com/splora/splora/model/compute/cuda"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
@@ -115,6 +116,29 @@ func TestTheTableComparesWithTheFastestOfThePeers(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+}
+
+func TestTheProductsAreComparedByTheirMedians(t *testing.T) {
+	p := GPUProduct{Out: 4096, In: 11008, Tokens: 2048, Rank: 16, Dense: []float64{3e-3, 1e-3, 2e-3}, Sparse: []float64{4e-3, 1e-3, 0.5e-3},
+		Ops: []cuda.Time{{Op: "gemm", Calls: 2, Seconds: 3e-3}, {Op: "merge_bf16_bf16", Calls: 2, Seconds: 1e-3}, {Op: "spmm_bf16", Calls: 2, Seconds: 1e-3}, {Op: "compress_bf16", Calls: 4, Seconds: 2e-3}}}
+	want := "4096 x 11008  2.000  0.500    1.500       1.000  0.500    0.500  2.00 x                3.00 x"
+	if text := productTable([]GPUProduct{p}); !strings.Contains(text, want) || !strings.Contains(text, "2048 tokens, rank 16") {
+		t.Errorf("no %q in\n%s", want, text)
+	}
+}
+
+// TestABackendWithoutSparseTensorCoresIsNotMeasured: the CPU's walk is another thing.
+func TestABackendWithoutSparseTensorCoresIsNotMeasured(t *testing.T) {
+	be := cpu.New(cpu.Config{Threads: 1})
+	defer be.Close()
+	o := gpuProduct{shape: "tiny", tokens: 8, rank: 2, turns: 1, repeat: 1}
+	if _, err := o.measure(struct{ compute.Backend }{be}); err == nil || !strings.Contains(err.Error(), "sparse tensor cores") {
+		t.Error(err)
+	}
+	o.tokens = 0
+	if _, err := o.measure(be); err == nil || !strings.Contains(err.Error(), "--tokens") {
+		t.Error(err)
 	}
 }
 

@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newCPU(), newStep(), newSummary())
 	root.AddCommand(newCollective(), newCollectiveRank(), newSize(), newCold())
-	root.AddCommand(newGPU(), newGPUStep())
+	root.AddCommand(newGPU(), newGPUStep(), newGPUProduct())
 	return root
 }
 
