@@ -1,5 +1,5 @@
 // Package cuda is the NVIDIA backend: every operation of compute.Backend as kernels of package kernels, queued on one stream, and
-// cuBLAS for the matrix products.
+// cuBLAS for the matrix products; the forward product of a 2:4 weight may be the sparse tensor cores' (Config.SparseCores).
 //
 // One idea carries it: memory is one arena, cut before step 0 and never freed, and all work is queued on one stream in call
 // order. So the weight slot can be reused without waiting, and nothing is allocated while a run goes on.

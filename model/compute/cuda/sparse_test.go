@@ -3,6 +3,7 @@
 package cuda_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/splora/splora/model/compute"
@@ -39,6 +40,48 @@ func TestTheSparseTensorCoresAreTakenWhereTheyAreAskedForAndFit(t *testing.T) {
 	}
 	if n := asked.KeptSlot(sparse.Sketch(1, 64, tensor.BF16, two, 0), tensor.BF16); 2*n != 1152 {
 		t.Errorf("a slot of %d elements for one row, which takes a tile of 1152 bytes", n)
+	}
+}
+
+// TestAnInputThatIsNotAlignedGoesThroughTheSlotWhole: the sparse tensor cores' copies are of 16 bytes.
+func TestAnInputThatIsNotAlignedGoesThroughTheSlotWhole(t *testing.T) {
+	b := cudatest.Open(t, cuda.Config{SparseCores: true})
+	const n, out, in = 3, 40, 128
+	mask, v := make([]uint64, out*in/64), make([]float32, out*in)
+	for i := range v {
+		v[i] = float32(i%23) - 11
+	}
+	for i := range mask {
+		mask[i] = 0x3569ac3569ac3569 // each nibble has two
+	}
+	host, err := sparse.Pack(tensor.Of(v).Reshape(out, in), mask, sparse.Pattern{N: 2, M: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := *host
+	w.Values.Mem, w.Bits = b.Alloc(host.Values.Bytes()), b.Alloc(len(host.Bits.Host))
+	b.Upload(w.Values, host.Values.Mem.Host)
+	b.Upload(tensor.Tensor{DType: tensor.U8, Rows: 1, Cols: len(host.Bits.Host), Mem: w.Bits}, host.Bits.Host)
+	room := tensor.Tensor{DType: tensor.BF16, Rows: 1, Cols: n*in + 1, Mem: b.Alloc(2 * (n*in + 1))}
+	slot := tensor.Tensor{DType: tensor.BF16, Rows: 1, Cols: out * in, Mem: b.Alloc(2 * out * in)}
+	var results [2][]byte
+	for off := range results {
+		x := room.Window(off, n, in)
+		raw := tensor.New(tensor.BF16, n, in)
+		for i := range raw.Uint16() {
+			raw.Uint16()[i] = tensor.ToBF16(float32(i%7) - 3)
+		}
+		b.Upload(x, raw.Mem.Host)
+		y := tensor.Tensor{DType: tensor.BF16, Rows: n, Cols: out, Mem: b.Alloc(2 * n * out)}
+		b.KeptForward(y, x, slot, &w, tensor.Tensor{}, tensor.Tensor{}, 0, 0)
+		results[off] = make([]byte, y.Bytes())
+		b.Download(results[off], y)
+	}
+	if err := b.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(results[0], results[1]) || bytes.Count(results[0], []byte{0}) == len(results[0]) { // the sums are small integers
+		t.Errorf("aligned %x\nnot %x", results[0], results[1])
 	}
 }
 

@@ -120,7 +120,7 @@ func (s *survey) KeptAdapter(da, db, _, x, _ tensor.Tensor, w *sparse.Weight, b,
 
 // twoOfFour reports whether the sparse tensor cores take W̃ of this weight: 2:4, in tiles of 64 inputs, against bfloat16.
 func twoOfFour(w *sparse.Weight, x tensor.DType) bool {
-	return x == tensor.BF16 && !w.Dense() && w.Pattern == sparse.Pattern{N: 2, M: 4} && w.In%64 == 0
+	return x == tensor.BF16 && !w.Dense() && w.Pattern == sparse.Pattern{N: 2, M: 4} && w.In > 0 && w.In%64 == 0
 }
 
 // keptSlot is the number of elements of W̃ whole, or of what compress leaves of a few rows, if that is more.

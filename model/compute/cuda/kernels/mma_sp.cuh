@@ -6,6 +6,9 @@
 //
 // Metadata e: two bits for each kept one, its place among the four, the lower place first. Of each four lanes two hold them, which ones SELECTOR
 // says: lane 2·SELECTOR inputs 0…15, lane 2·SELECTOR+1 inputs 16…31, of row g in the low half, of row g+8 in the high half.
+//
+// The places are in order, as mma.sp::ordered_metadata of PTX ISA 8.5 demands. Without that qualifier, which ISA 7.8 does not have, GPUs after Hopper
+// may be much slower.
 #pragma once
 #include "mma.cuh"
 
