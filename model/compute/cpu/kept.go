@@ -23,7 +23,7 @@ import (
 // 4·keptTokens·(in + out) bytes (6·keptTokens·in in pairs), one bit per weight for Mᵀ, and parts of dA, one for each reduceRows outputs, 4·in bytes
 // for each rank.
 const (
-	keptRows   = 64  // rows of W̃ that a piece of work takes
+	keptRows   = 64  // rows of a chunk of W̃
 	keptTokens = 512 // tokens whose panels stand at a time
 	keptCols   = 256 // columns merged at a time on the way to W̃ᵀ
 )

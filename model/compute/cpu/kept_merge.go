@@ -86,8 +86,8 @@ func (w *worker) mergeKeptRows(k *simd.Kept, values tensor.Tensor) {
 	}
 }
 
-// place sets and gives the starts of chunk c, whose first value is number n.
-func (t *tiles) place(c, n int) []uint32 {
+// place sets the starts of chunk c, whose first value is number n.
+func (t *tiles) place(c, n int) {
 	s := t.starts[c*t.blocks() : (c+1)*t.blocks()]
 	clear(s)
 	for i := c * keptRows; i < min((c+1)*keptRows, t.rows); i++ {
@@ -99,7 +99,6 @@ func (t *tiles) place(c, n int) []uint32 {
 		s[k] = uint32(n)
 		n += int(count)
 	}
-	return s
 }
 
 // keptTurnTask sets t to W̃ᵀ = Mᵀ ⊙ (Wᵀ + Aᵀ·s·Bᵀ), packed; a piece is 64 rows of W̃, which are a block of columns of t.

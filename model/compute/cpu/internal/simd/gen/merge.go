@@ -105,7 +105,7 @@ func mergeWords(a *asm, format string, size, width int, half bool, words int) {
 		a.f("ANDQ (SI), R13")
 		a.f("ADDQ $8, SI")
 		a.label(dense)
-		a.f("PREFETCHT0 %d(DX)", 128*size) // the row's part that is merged next, 256 columns on, has so many bytes where half is kept
+		a.f("PREFETCHT0 %d(DX)", 128*size) // half of 256 columns: what is merged on the way to W̃ᵀ is a row's next 256
 		for q := 4 * w; q < 4*w+4; q++ {
 			mergeQuarter(a, format, size, width, half, q, mask(q))
 		}
