@@ -34,13 +34,13 @@ func kept(a *asm, v isa) {
 // keptWidths are the widths of the panels, in registers, for keptDots512.
 var keptWidths = []int{1, 2, 4, 8}
 
-// width sets AX to the place of panel row AX, whose rows have n bytes.
-func width(a *asm, n int) {
+// width sets reg to the place of the panel row that it names, whose rows have n bytes.
+func width(a *asm, reg string, n int) {
 	if n&(n-1) == 0 {
-		a.f("SHLQ $%d, AX", bits.TrailingZeros(uint(n)))
+		a.f("SHLQ $%d, %s", bits.TrailingZeros(uint(n)), reg)
 		return
 	}
-	a.f("IMUL3Q $%d, AX, AX", n)
+	a.f("IMUL3Q $%d, %s, %s", n, reg, reg)
 }
 
 // words begins a loop over rows: R9 is the next row's word. BX is bits, R8 the step, CX the number of rows.
@@ -89,7 +89,7 @@ func walk(a *asm, v isa, n int) {
 	a.label("entry")
 	for s := range sets {
 		a.f("TZCNTQ R9, AX")
-		width(a, n*v.bytes())
+		width(a, "AX", n*v.bytes())
 		a.f("ADDQ SI, AX") // an indexed operand would split the multiply-adds in two
 		a.f("VBROADCASTSS (DX), %s", value)
 		for i := range n {
@@ -233,7 +233,7 @@ func dots(a *asm, v isa, n, m int, half bool) {
 	for p := 0; p < m; p += 4 {
 		for i := range 4 {
 			a.f("TZCNTQ R9, AX")
-			width(a, n*v.bytes())
+			width(a, "AX", n*v.bytes())
 			a.f("BLSRQ R9, R9")
 			a.f("LEAQ (SI)(AX*1), %s", at[i])
 		}
@@ -310,7 +310,7 @@ func keptReduce(a *asm, v isa, n int) {
 	a.label("entry")
 	for s := range sets {
 		a.f("TZCNTQ R9, AX")
-		width(a, n*v.bytes())
+		width(a, "AX", n*v.bytes())
 		a.f("LEAQ (SI)(AX*1), R10")
 		a.f("ADDQ DI, AX")
 		a.f("VBROADCASTSS (DX), %s", value)

@@ -60,53 +60,115 @@ func pairDotBytes(disp int, base string, s1, d int) []byte {
 //	func pairWalk512x4(rows int, y, x *float32, bits *uint64, step int, values *float32)
 //
 // walk of 2:4: each four bits have two, and half of their number is that of the row of x, 1 to 6, which holds the pair of just those two inputs; y
-// has rows of n registers of float32, x of n registers of pairs.
+// has rows of n registers of float32, x of n registers of pairs. Four rows go side by side, and the rest one by one.
 func pairWalk(a *asm, n int) {
-	row := 64 * n
 	a.text(fmt.Sprintf("pairWalk512x%d", n), 48)
-	a.f("MOVQ y+8(FP), DI")
-	a.f("MOVQ x+16(FP), SI")
-	a.f("MOVQ values+40(FP), DX")
-	words(a, "bits+24", "step+32")
-	a.f("TESTQ R9, R9")
-	a.f("JZ next")
-	sets := max(1, min(4, 16/n)) // partial sums, taken in turn
-	for i := range n {
-		a.f("VMOVUPS %d(DI), Z%d", 64*i, i)
+	for _, arg := range []struct{ name, reg string }{{"rows+0", "CX"}, {"y+8", "DI"}, {"bits+24", "BX"}, {"step+32", "R8"}, {"values+40", "DX"}} {
+		a.f("MOVQ %s(FP), %s", arg.name, arg.reg)
 	}
-	for i := n; i < n*sets; i++ {
-		a.f("VPXORD Z%d, Z%d, Z%d", i, i, i)
-	}
-	a.f("MOVQ SI, R12")
-	a.f("PCALIGN $32")
-	a.label("four")
-	for u := range 4 {
-		value := 28 + u
-		a.f("MOVL R9, AX")
-		a.f("ANDL $14, AX")
-		width(a, row/2)
-		a.f("ADDQ R12, AX")
-		a.f("VPBROADCASTD (DX), Z%d", value)
+	a.f("SHLQ $3, R8")
+	a.f("POPCNTQ (BX), R15")
+	a.f("ADDQ R15, R15") // the bytes of a row's values
+	a.f("JZ end")
+	a.f("SUBQ $4, CX")
+	a.f("JLT tail")
+	a.label("rows4")
+	pairRowsWalk(a, n, 4)
+	a.f("SUBQ $4, CX")
+	a.f("JGE rows4")
+	a.label("tail")
+	a.f("ADDQ $4, CX")
+	a.f("JZ end")
+	a.label("rows1")
+	pairRowsWalk(a, n, 1)
+	a.f("DECQ CX")
+	a.f("JNZ rows1")
+	a.label("end")
+	a.ret()
+}
+
+// pairRowsWalk does the next one row or four. Values come four pairs at a time: to broadcast each from memory would take a fifth of all loads.
+func pairRowsWalk(a *asm, n, rows int) {
+	const quads, value = 24, 28 // registers of a row's next four pairs, and of one of them everywhere
+	sets := max(1, 4/n)         // partial sums of a row, taken in turn
+	sum := func(r, s, i int) int { return (r*sets+s)*n + i }
+	words := []string{"R9", "R10", "R13", "R14"}
+	values := []string{"(DX)", "(DX)(R15*1)", "(DX)(R15*2)", "(SI)"}
+	for r := range rows {
+		a.f("MOVQ (BX), %s", words[r])
+		a.f("ADDQ R8, BX")
 		for i := range n {
-			a.pairDot(6*row*u-row+64*i, "AX", value, u%sets*n+i)
-		}
-		a.f("ADDQ $4, DX")
-		a.f("SHRQ $4, R9")
-		if u < 3 {
-			a.f("JZ done")
+			a.f("VMOVUPS %d(DI), Z%d", 64*(r*n+i), sum(r, 0, i))
+			for s := 1; s < sets; s++ {
+				a.f("VPXORD Z%d, Z%d, Z%d", sum(r, s, i), sum(r, s, i), sum(r, s, i))
+			}
 		}
 	}
-	a.f("ADDQ $%d, R12", 24*row)
-	a.f("TESTQ R9, R9")
-	a.f("JNZ four")
-	a.label("done")
-	for i := n; i < n*sets; i++ {
-		a.f("VADDPS Z%d, Z%d, Z%d", i, i%n, i%n)
+	if rows == 4 {
+		a.f("LEAQ (DX)(R15*2), SI")
+		a.f("ADDQ R15, SI")
 	}
-	for i := range n {
-		a.f("VMOVUPS Z%d, %d(DI)", i, 64*i)
+	move := func(bytes int) {
+		a.f("ADDQ $%d, DX", bytes)
+		if rows == 4 {
+			a.f("ADDQ $%d, SI", bytes)
+		}
 	}
-	next(a, 64*n, "DI")
+	pair := func(r, u int) { // number u of the four in row r
+		a.f("MOVL %s, AX", words[r])
+		a.f("SHRQ $4, %s", words[r])
+		a.f("ANDL $14, AX")
+		width(a, "AX", 32*n)
+		a.f("ADDQ R12, AX")
+		for i := range n {
+			a.pairDot(64*n*(6*u-1)+64*i, "AX", value+r, sum(r, u%sets, i))
+		}
+	}
+	four, last, one, done := fmt.Sprintf("four%d", rows), fmt.Sprintf("last%d", rows), fmt.Sprintf("one%d", rows), fmt.Sprintf("done%d", rows)
+	a.f("MOVQ x+16(FP), R12")
+	a.f("MOVQ R15, R11")
+	a.f("SUBQ $16, R11")
+	a.f("JLT %s", last)
+	a.f("PCALIGN $32")
+	a.label(four)
+	for r := range rows {
+		a.f("VBROADCASTI32X4 %s, Z%d", values[r], quads+r)
+	}
+	for u := range 4 {
+		for r := range rows {
+			a.f("VPSHUFD $%d, Z%d, Z%d", 0x55*u, quads+r, value+r)
+			pair(r, u)
+		}
+	}
+	move(16)
+	a.f("ADDQ $%d, R12", 4*6*64*n)
+	a.f("SUBQ $16, R11")
+	a.f("JGE %s", four)
+	a.label(last)
+	a.f("ADDQ $16, R11")
+	a.f("JZ %s", done)
+	a.label(one)
+	for r := range rows {
+		a.f("VPBROADCASTD %s, Z%d", values[r], value+r)
+		pair(r, 0)
+	}
+	move(4)
+	a.f("ADDQ $%d, R12", 6*64*n)
+	a.f("SUBQ $4, R11")
+	a.f("JNZ %s", one)
+	a.label(done)
+	for r := range rows {
+		for i := range n {
+			for s := 1; s < sets; s++ {
+				a.f("VADDPS Z%d, Z%d, Z%d", sum(r, s, i), sum(r, 0, i), sum(r, 0, i))
+			}
+			a.f("VMOVUPS Z%d, %d(DI)", sum(r, 0, i), 64*(r*n+i))
+		}
+	}
+	a.f("ADDQ $%d, DI", 64*n*rows)
+	if rows == 4 {
+		a.f("MOVQ SI, DX")
+	}
 }
 
 // sixPairs writes
