@@ -80,7 +80,7 @@ func aligned[E any](buf []E, n int) []E {
 	return raw[skip : skip+n : skip+n]
 }
 
-// unitTask multiplies the panels of moving, which a worker packs if they are not, with all of a block of fixed. A piece is a block of fixed
+// unitTask multiplies the panels of moving, which a worker packs if they are not yet, with all of a block of fixed. A piece is a block of fixed
 // and a group of moving panels.
 type unitTask struct {
 	u             *unit
@@ -173,6 +173,9 @@ func (t *unitTask) panel(w *worker, m, k0, kc int) []uint16 {
 	if t.merge != nil {
 		return t.merged(w, m, k0, kc)
 	}
+	if t.moving.packed != nil {
+		return t.moving.at(m, k0, kc)
+	}
 	w.unit.panel = aligned(w.unit.panel, t.moving.size(kc))
 	w.work.Packed += kc * amx.Rows
 	t.moving.pack(&t.u.Packing, w.unit.panel, m, k0, kc)
@@ -196,6 +199,9 @@ func (t *unitTask) expect(s *amx.Strip, panel []uint16, now, m, k0, kc int) {
 	if t.merge != nil {
 		t.merge.expect(s, now, m, k0, kc)
 		return
+	}
+	if x.packed != nil {
+		return // panels follow each other
 	}
 	row, at := x.t.Cols*x.t.DType.Size(), x.index(m*amx.Rows, k0)
 	switch {
@@ -257,8 +263,13 @@ func (b *Backend) newUnit(dst tensor.Tensor, alpha float32, am tensor.Tensor, ta
 	if right.rows <= left.rows {
 		t.fixed, t.moving = right, left
 	}
-	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))
+	t.group = t.groupOf(b.pool.threads())
 	return t
+}
+
+// groupOf is the number of moving panels of a piece.
+func (t *unitTask) groupOf(threads int) int {
+	return max(1, min(unitPanels, t.moving.panels()/(4*threads)))
 }
 
 // unitGemm sets dst = α·op(a)·op(b) + β·dst.

@@ -178,7 +178,7 @@ func (b *Backend) unitMasked(y, x tensor.Tensor, w *sparse.Weight, bm, am tensor
 		return
 	}
 	t := &b.tasks.unit
-	*t = b.newMasked(y, x, w, beta, columns)
+	*t = b.newMasked(y, x, beta, columns)
 	t.merge = &b.tasks.merger
 	b.setMerger(t.merge, w, bm, am, s, columns, x.DType)
 	t.moving.parts = t.merge.parts
@@ -186,22 +186,23 @@ func (b *Backend) unitMasked(y, x tensor.Tensor, w *sparse.Weight, bm, am tensor
 }
 
 // newMasked is that task without its merger, nothing packed.
-func (b *Backend) newMasked(y, x tensor.Tensor, w *sparse.Weight, beta float32, columns bool) unitTask {
-	n := w.Out
-	if columns {
-		n = w.In
-	}
-	t := unitTask{u: &b.unit, dst: y, alpha: 1, beta: beta, k: x.Cols, kc: unitK, span: math.MaxInt}
-	t.fixed = unitSide{side: side{t: x, rows: x.Rows}, parts: partsOf(x.DType)}
-	t.moving = unitSide{side: side{rows: n}, parts: t.fixed.parts, pairs: true}
+func (b *Backend) newMasked(y, x tensor.Tensor, beta float32, columns bool) unitTask {
+	t := b.newMerged(y, x, beta)
 	if t.fixed.parts > 1 {
 		t.kc, t.span = unitK3, unitSpan
 	}
-	t.group = max(1, min(unitPanels, t.moving.panels()/(4*b.pool.threads())))
-	t.together = 1
 	if columns {
 		t.group, t.together = roundUp(t.group, mergeCols), mergeCols
 	}
+	return t
+}
+
+// newMerged is a task of y = x·op(W̃) + β·y, of which W̃ moves, without what makes its panels.
+func (b *Backend) newMerged(y, x tensor.Tensor, beta float32) unitTask {
+	t := unitTask{u: &b.unit, dst: y, alpha: 1, beta: beta, k: x.Cols, kc: unitK, span: math.MaxInt, together: 1}
+	t.fixed = unitSide{side: side{t: x, rows: x.Rows}, parts: partsOf(x.DType)}
+	t.moving = unitSide{side: side{rows: y.Cols}, parts: t.fixed.parts, pairs: true}
+	t.group = t.groupOf(b.pool.threads())
 	return t
 }
 

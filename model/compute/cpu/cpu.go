@@ -89,6 +89,7 @@ type tasks struct {
 
 	keptMerge keptMergeTask
 	keptTurn  keptTurnTask
+	keptPanel keptPanelsTask
 	panels    panelTask
 	pairs     pairTask
 	walk      walkTask

@@ -87,13 +87,13 @@ func (b *Backend) walksTwoOfFour(w *sparse.Weight) bool {
 	return b.walksPairs(w) && w.Pattern == sparse.Pattern{N: 2, M: 4}
 }
 
-// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx, or G packed in float32.
+// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole in panels, for dx, or G packed in float32.
 func (b *Backend) KeptSlot(w *sparse.Weight, x tensor.DType) int {
 	switch {
 	case b.masks(w, x):
 		return 0
 	case x == tensor.BF16:
-		return max(w.Out*w.In, 2*w.NNZ())
+		return max(roundUp(w.Out, amx.Rows)*roundUp(w.In, amx.Rows), 2*w.NNZ())
 	}
 	return w.NNZ()
 }
@@ -131,7 +131,8 @@ func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am
 	b.walk(y, x, t.t, beta)
 }
 
-// KeptInput sets dx = dy·W̃ + β·dx. Along the outputs a pattern leaves no pairs: with bfloat16 W̃ stands dense in the slot.
+// KeptInput sets dx = dy·W̃ + β·dx. Along the outputs a pattern leaves no pairs: with bfloat16 the product is dense, and W̃ is merged into the
+// panels that it wants.
 func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	if b.masks(w, dx.DType) {
 		masked("masked input", dx, dy, w, bm, am)
@@ -140,7 +141,7 @@ func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am
 	}
 	b.wantKept("kept input", dx, dy, slot, w)
 	if dx.DType == tensor.BF16 {
-		b.Gemm(dx, 1, dy, false, b.dense(w, slot, bm, am, s), false, beta)
+		b.keptInputHalf(dx, dy, slot, w, bm, am, s, beta)
 		return
 	}
 	b.tasks.keptTurn = keptTurnTask{mergeTask: newMerge("kept input", w, bm, am, s), kern: &b.kern.Kept, t: b.turned(w, slot)}

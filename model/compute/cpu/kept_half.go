@@ -1,7 +1,11 @@
 package cpu
 
 import (
+	"unsafe"
+
+	"github.com/splora/splora/model/compute/cpu/internal/amx"
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
+	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
 
@@ -67,4 +71,80 @@ func (b *Backend) runPairs(buf *[]float32, p panels, six bool) panels {
 	b.tasks.pairs = pairTask{&b.kern.Kept.Half, p, six}
 	b.pool.run(&b.tasks.pairs, b.tasks.pairs.pieces(), 1)
 	return p
+}
+
+// keptInputHalf is KeptInput in bfloat16.
+func (b *Backend) keptInputHalf(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
+	if !b.mergesPanels() {
+		b.Gemm(dx, 1, dy, false, b.dense(w, slot, bm, am, s), false, beta)
+		return
+	}
+	t := &b.tasks.unit
+	*t = b.newMerged(dx, dy, beta)
+	t.moving.packed = slot.Uint16()
+	m := &b.tasks.keptPanel
+	*m = keptPanelsTask{mergeTask: newMerge("kept input", w, bm, am, s), kern: &b.kern.Kept, to: t.moving}
+	b.pool.run(m, m.pieces(), 1)
+	b.runUnit(t)
+}
+
+// mergesPanels reports whether W̃ is merged into panels of a product of pairs.
+func (b *Backend) mergesPanels() bool {
+	return b.unit.Kernels != nil && b.kern.Kept.MergePairs[0] != nil
+}
+
+// keptPanelsTask sets the panels of a side, whose rows are the inputs and whose inner elements are the outputs, to W̃ = M ⊙ (W + s·B·A); a piece is
+// panelRows outputs.
+type keptPanelsTask struct {
+	mergeTask
+	kern *simd.Kept
+	to   unitSide
+}
+
+// panelRows outputs take turns with a block of A, which stays in the first cache.
+const panelRows = 4 * amx.Rows
+
+func (t *keptPanelsTask) pieces() int { return (t.w.Out + panelRows - 1) / panelRows }
+
+// scratch is the floats that a piece takes: s·B of its rows, and a block of A.
+func (t *keptPanelsTask) scratch() int { return (panelRows + 64) * t.r }
+
+func (t *keptPanelsTask) do(w *worker, c, end int) {
+	for ; c < end; c++ {
+		i0 := c * panelRows
+		rows := min(panelRows, t.w.Out-i0)
+		buf := w.scratch(t.scratch())
+		coef, a := buf[:rows*t.r], buf[panelRows*t.r:]
+		t.coefs(coef, i0)
+		at := t.starts(w, i0, rows)
+		for j := 0; j < t.w.In; j += 64 {
+			t.columns(a, j, 64)
+			for i := 0; i < rows; i += amx.Rows {
+				t.step(w, i0+i, j, at[i:], coef[i*t.r:], a)
+			}
+		}
+	}
+}
+
+// step merges a step, outputs from i on, of the panels of 64 inputs from j on.
+func (t *keptPanelsTask) step(w *worker, i, j int, at []uint32, coef, a []float32) {
+	rows, cols := min(amx.Rows, t.w.Out-i), min(64, t.w.In-j)
+	w.work.Merged += rows * cols
+	k0 := i / unitK * unitK
+	kc := min(unitK, t.w.Out-k0)
+	first, panel := (i-k0)/amx.Rows*amx.Part/2, 0
+	dst := t.to.at(j/amx.Rows, k0, kc)[first:][:amx.Part/2]
+	if rows < amx.Rows {
+		clear(dst)
+	}
+	if cols > amx.Rows {
+		panel = 2 * t.to.size(kc)
+		if rows < amx.Rows {
+			clear(t.to.at(j/amx.Rows+1, k0, kc)[first:][:amx.Part/2])
+		}
+	}
+	m := &w.keptMerge
+	*m = simd.KeptMerge{Rows: rows, Dst: unsafe.Pointer(&dst[0]), Panel: panel, Bits: &t.w.RowBits(i)[j/64], Step: t.w.Words(),
+		Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
+	t.kern.MergePairs[format(t.w.Values.DType)](m)
 }

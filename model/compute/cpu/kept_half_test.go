@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 
+	"github.com/splora/splora/model/compute/cpu/internal/amx"
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
 	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
@@ -39,6 +41,17 @@ func half(x []float32, i int) float32 {
 	return fromBF16(unsafe.Slice((*uint16)(unsafe.Pointer(&x[0])), 2*len(x))[i])
 }
 
+// twoOfFour are n words of 2:4, of so many inputs.
+func twoOfFour(r *rand.Rand, n, inputs int) []uint64 {
+	words := make([]uint64, n)
+	for i := range words {
+		for g := range inputs / 4 {
+			words[i] |= []uint64{3, 5, 6, 9, 10, 12}[r.IntN(6)] << (4 * g)
+		}
+	}
+	return words
+}
+
 func TestSixPairsAreThoseOfFourInputs(t *testing.T) {
 	for _, isa := range pairISAs(t) {
 		r := rand.New(rand.NewPCG(4, 4))
@@ -68,13 +81,7 @@ func TestAWalkOfTwoOfFourIsItsSum(t *testing.T) {
 		k := &kernels(isa).Kept
 		const rows, step = 7, 2
 		for _, inputs := range []int{64, 40} { // 40: where a row ends
-			words := make([]uint64, rows*step)
-			for i := range words {
-				for g := range inputs / 4 {
-					words[i] |= []uint64{3, 5, 6, 9, 10, 12}[r.IntN(6)] << (4 * g)
-				}
-			}
-			words[step*3] = 0 // an empty row has no values
+			words := twoOfFour(r, rows*step, inputs)
 			for n, walk := range k.Half.Walk {
 				width := (n + 1) * k.Lanes
 				pairs, _ := halves(r, inputs*width)
@@ -151,7 +158,55 @@ func TestDotsOfPairsOfTokensAreTheirSums(t *testing.T) {
 	}
 }
 
-// The twin merges row by row: dense, then compressed.
+// mergeCase is a packed merge and what it reads.
+type mergeCase struct {
+	m      simd.KeptMerge
+	at     []uint32
+	values tensor.Tensor
+	dense  []float32
+}
+
+// eachMerge gives merges of every format, of rows whose masks are every other word of what of gives; Wide is not set.
+func eachMerge(r *rand.Rand, of func(rows int) []uint64, f func(dt tensor.DType, name string, c mergeCase)) {
+	for _, dt := range []tensor.DType{tensor.F32, tensor.BF16, tensor.F16} {
+		for _, rows := range []int{1, 2, 27} {
+			for _, rank := range []int{0, 1, 16, 19} {
+				c := mergeCase{at: make([]uint32, rows), values: random(dt, 1, 64*rows), dense: normals(r, 64*rows)}
+				for i := range c.at {
+					c.at[i] = uint32((rows - 1 - i) * 64)
+				}
+				c.m = simd.KeptMerge{Rows: rows, Bits: &of(rows)[0], Step: 2, Values: valuesAt(c.values, 0), Coef: &normals(r, rows*rank+1)[0], A: &normals(r, 64*rank+1)[0], R: rank}
+				f(dt, fmt.Sprintf("%s, %d rows, rank %d", dt, rows, rank), c)
+			}
+		}
+	}
+}
+
+// do runs f into n elements of a type; it gives them and where the values end.
+func (c *mergeCase) do(f func(*simd.KeptMerge), to tensor.DType, n int) ([]float32, []uint32) {
+	dst, at, m := tensor.New(to, 1, n), append([]uint32{}, c.at...), c.m
+	m.Dst, m.At = unsafe.Pointer(&dst.Mem.Host[0]), &at[0]
+	f(&m)
+	out := make([]float32, n)
+	widen(out, dst, 0)
+	return out, at
+}
+
+// want is a merge row by row, dense, then compressed.
+func (c *mergeCase) want() ([]float32, []uint32) {
+	packing, w := keptLoops(), &worker{vec: vec{loops()}}
+	return c.do(func(m *simd.KeptMerge) { w.keptMerge = *m; w.mergeKeptRows(&packing, c.values) }, tensor.F32, 64*c.m.Rows+16)
+}
+
+func near(t *testing.T, what string, got, want []float32, tol float64) {
+	t.Helper()
+	for i := range want {
+		if d := math.Abs(float64(got[i] - want[i])); !(d <= tol*(1+math.Abs(float64(want[i])))) {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], want[i])
+		}
+	}
+}
+
 func TestEveryPackedMergeIsThatOfItsRows(t *testing.T) {
 	for _, isa := range ISAs() {
 		k := &kernels(isa).Kept
@@ -160,57 +215,65 @@ func TestEveryPackedMergeIsThatOfItsRows(t *testing.T) {
 		}
 		r := rand.New(rand.NewPCG(4, 7))
 		all, _, _ := words(r)
-		w := &worker{vec: vec{loops()}}
-		loops := keptLoops()
-		for _, dt := range []tensor.DType{tensor.F32, tensor.BF16, tensor.F16} {
-			for _, rows := range []int{1, 2, 27} {
-				for _, rank := range []int{0, 1, 16, 19} {
-					values := random(dt, 1, 64*rows)
-					coef, a, dense := normals(r, rows*rank+1), normals(r, 64*rank+1), normals(r, 64*rows)
-					at := make([]uint32, rows)
-					for i := range at {
-						at[i] = uint32((rows - 1 - i) * 64)
-					}
-					m := simd.KeptMerge{Rows: rows, Bits: &all[0], Step: 2, Values: valuesAt(values, 0), Coef: &coef[0], A: &a[0], R: rank}
-					do := func(f func(m *simd.KeptMerge), wide bool, to tensor.DType) ([]float32, []uint32) {
-						dst, at, m := tensor.New(to, 1, 64*rows+16), append([]uint32{}, at...), m
-						m.Dst, m.At = unsafe.Pointer(&dst.Mem.Host[0]), &at[0]
-						if wide {
-							m.Wide = &dense[0]
-						}
-						f(&m)
-						out := make([]float32, dst.Len())
-						widen(out, dst, 0)
-						return out, at
-					}
-					twin := func(m *simd.KeptMerge) { w.keptMerge = *m; w.mergeKeptRows(&loops, values) }
-					for _, c := range []struct {
-						what string
-						f    func(*simd.KeptMerge)
-						wide bool
-						to   tensor.DType
-					}{{"packed", k.Merge[format(dt)], false, tensor.F32}, {"dense rows", k.MergeWide, true, tensor.F32}, {"rounded", k.MergeHalf[format(dt)], false, tensor.BF16}} {
-						if c.f == nil {
-							continue
-						}
-						got, ends := do(c.f, c.wide, c.to)
-						want, wantEnds := do(twin, c.wide, tensor.F32)
-						tol := 1e-5
-						if c.to == tensor.BF16 {
-							tol = 0x1p-8
-						}
-						for i := range want {
-							if d := math.Abs(float64(got[i] - want[i])); !(d <= tol*(1+math.Abs(float64(want[i])))) {
-								t.Fatalf("%s %s %s, %d rows, rank %d: element %d is %v, want %v", isa, dt, c.what, rows, rank, i, got[i], want[i])
-							}
-						}
-						if !c.wide && fmt.Sprint(ends) != fmt.Sprint(wantEnds) {
-							t.Fatalf("%s %s %s: values end at %v, want %v", isa, dt, c.what, ends, wantEnds)
-						}
+		eachMerge(r, func(int) []uint64 { return all }, func(dt tensor.DType, name string, c mergeCase) {
+			want, ends := c.want()
+			got, gotEnds := c.do(k.Merge[format(dt)], tensor.F32, len(want))
+			near(t, isa+" "+name, got, want, 1e-5)
+			if !slices.Equal(gotEnds, ends) {
+				t.Fatalf("%s %s: values end at %v, want %v", isa, name, gotEnds, ends)
+			}
+			c.m.Wide = &c.dense[0]
+			want, _ = c.want()
+			got, _ = c.do(k.MergeWide, tensor.F32, len(want))
+			near(t, isa+" dense "+name, got, want, 1e-5)
+		})
+	}
+}
+
+func TestEveryRoundedMergeIsThatOfItsRows(t *testing.T) {
+	for _, isa := range pairISAs(t) {
+		k := &kernels(isa).Kept
+		for _, inputs := range []int{64, 40} {
+			r := rand.New(rand.NewPCG(4, 8))
+			eachMerge(r, func(rows int) []uint64 { return twoOfFour(r, 2*rows, inputs) }, func(dt tensor.DType, name string, c mergeCase) {
+				want, ends := c.want()
+				got, gotEnds := c.do(k.MergeHalf[format(dt)], tensor.BF16, len(want))
+				near(t, fmt.Sprintf("%s %s, %d inputs", isa, name, inputs), got, want, 0x1p-8)
+				if !slices.Equal(gotEnds, ends) {
+					t.Fatalf("%s %s: values end at %v, want %v", isa, name, gotEnds, ends)
+				}
+			})
+		}
+	}
+}
+
+func TestEveryMergeIntoPanelsIsThatOfItsRows(t *testing.T) {
+	const step = amx.Part / 2
+	for _, isa := range pairISAs(t) {
+		k := &kernels(isa).Kept
+		r := rand.New(rand.NewPCG(4, 9))
+		all, _, _ := words(r)
+		eachMerge(r, func(int) []uint64 { return all }, func(dt tensor.DType, name string, c mergeCase) {
+			packed, ends := c.want()
+			want := make([]float32, 2*step)
+			for i := range c.m.Rows {
+				for j := range 64 {
+					if all[2*i]>>j&1 != 0 {
+						want[j/amx.Rows*step+amx.Index(j%amx.Rows, i, 0, 1, true)] = packed[0]
+						packed = packed[1:]
 					}
 				}
 			}
-		}
+			c.m.Panel = 2 * step
+			got, gotEnds := c.do(k.MergePairs[format(dt)], tensor.BF16, len(want))
+			near(t, isa+" "+name, got, want, 0x1p-8)
+			if !slices.Equal(gotEnds, ends) {
+				t.Fatalf("%s %s: values end at %v, want %v", isa, name, gotEnds, ends)
+			}
+			c.m.Panel = 0
+			got, _ = c.do(k.MergePairs[format(dt)], tensor.BF16, len(want))
+			near(t, isa+" one panel of "+name, got, append(want[:step:step], make([]float32, step)...), 0x1p-8)
+		})
 	}
 }
 

@@ -25,10 +25,7 @@ func (t *keptMergeTask) do(w *worker, c, end int) {
 		buf := w.scratch(t.scratch())
 		coef, a := buf[:rows*t.r], buf[keptRows*t.r:]
 		t.coefs(coef, i0)
-		at := sized(&w.at, rows)
-		for i := range at {
-			at[i] = uint32(t.w.Start(i0+i, 0))
-		}
+		at := t.starts(w, i0, rows)
 		t.t.place(c, int(at[0]))
 		m := &w.keptMerge
 		*m = simd.KeptMerge{Rows: rows, Step: t.t.step, Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
@@ -42,6 +39,15 @@ func (t *keptMergeTask) do(w *worker, c, end int) {
 			w.work.Merged += rows * min(64, t.t.cols-64*k)
 		}
 	}
+}
+
+// starts are the numbers of the first kept values of n rows from i on.
+func (t *mergeTask) starts(w *worker, i, n int) []uint32 {
+	at := sized(&w.at, n)
+	for k := range at {
+		at[k] = uint32(t.w.Start(i+k, 0))
+	}
+	return at
 }
 
 // mergeKept does w.keptMerge, of a weight's values, into float32 or bfloat16; without a kernel row by row.

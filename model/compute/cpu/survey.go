@@ -348,7 +348,7 @@ func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, b, a tenso
 		return
 	}
 	if dx.DType == tensor.BF16 {
-		s.Gemm(dx, 1, dy, false, s.dense(w, dx.DType, b, a, scale), false, 0)
+		s.keptInputHalf(dx, dy, w, b, a, scale)
 		return
 	}
 	s.starts(w.In, w.Out)
@@ -356,6 +356,18 @@ func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, b, a tenso
 	t := keptTurnTask{mergeTask: mergeTask{r: a.Rows}}
 	s.each(w.Out/64+1, "buf", 4*t.scratch())
 	s.walk(dx, dy)
+}
+
+// keptInputHalf is dx in bfloat16.
+func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
+	if !s.b.mergesPanels() {
+		s.Gemm(dx, 1, dy, false, s.dense(w, dx.DType, b, a, scale), false, 0)
+		return
+	}
+	t := keptPanelsTask{mergeTask: mergeTask{w: w, r: a.Rows}}
+	s.each(t.pieces(), "at", 4*min(panelRows, w.Out))
+	s.each(t.pieces(), "buf", 4*t.scratch())
+	s.unit(s.b.newMerged(dx, dy, 0))
 }
 
 // dense is W̃ in the slot, merged.
@@ -392,7 +404,7 @@ func (s *survey) KeptAdapter(_, _, dy, x, _ tensor.Tensor, w *sparse.Weight, _, 
 
 // masked is y = x·op(W̃) on tiles.
 func (s *survey) masked(y, x tensor.Tensor, w *sparse.Weight, a tensor.Tensor, columns bool) {
-	t, r := s.b.newMasked(y, x, w, 0, columns), a.Rows
+	t, r := s.b.newMasked(y, x, 0, columns), a.Rows
 	if y.Len() == 0 {
 		return
 	}

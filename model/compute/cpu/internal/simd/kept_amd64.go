@@ -45,16 +45,25 @@ func keptMerge512F32(m *KeptMerge)
 func keptMerge512F32Half(m *KeptMerge)
 
 //go:noescape
+func keptMerge512F32Pairs(m *KeptMerge)
+
+//go:noescape
 func keptMerge512BF16(m *KeptMerge)
 
 //go:noescape
 func keptMerge512BF16Half(m *KeptMerge)
 
 //go:noescape
+func keptMerge512BF16Pairs(m *KeptMerge)
+
+//go:noescape
 func keptMerge512F16(m *KeptMerge)
 
 //go:noescape
 func keptMerge512F16Half(m *KeptMerge)
+
+//go:noescape
+func keptMerge512F16Pairs(m *KeptMerge)
 
 //go:noescape
 func keptMerge512Wide(m *KeptMerge)

@@ -106,10 +106,10 @@ type Kept struct {
 	// Compress sets dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words, and moves at_k behind them; with at nil they
 	// follow each other.
 	Compress func(words int, dst *float32, at *uint32, src *float32, bits *uint64)
-	// Merge packs a merge, by the format of W's packed values; MergeWide with values in dense rows; MergeHalf into bfloat16. nil with 8 lanes,
-	// and MergeHalf also where a processor lacks it.
-	Merge, MergeHalf [3]func(*KeptMerge)
-	MergeWide        func(*KeptMerge)
+	// Merge packs a merge, by the format of W's packed values; MergeWide with values in dense rows; MergeHalf of 2:4 into bfloat16, and
+	// MergePairs into bfloat16, dense, in pairs of rows. nil with 8 lanes, and the last two also where a processor lacks them.
+	Merge, MergeHalf, MergePairs [3]func(*KeptMerge)
+	MergeWide                    func(*KeptMerge)
 	// Half has the kernels for bfloat16; a processor may lack them.
 	Half KeptHalf
 }
@@ -139,7 +139,8 @@ type KeptReduce struct {
 //
 //	dst = w_ij + Σ_p coef_ip·a_pj at the j kept in Bits[i·Step], one after the other, row after row; p < R
 //
-// Coef is [Rows,R], A [R,64]. Row i's packed values begin at number At[i], which moves on behind them; or w is Wide [Rows,64].
+// Coef is [Rows,R], A [R,64]. Row i's packed values begin at number At[i], which moves on behind them; or w is Wide [Rows,64]. In pairs, dst is a
+// step of two panels of 32 columns, Panel bytes apart (0: there is one), as package amx lays them out, Rows ≤ 32, and what is not kept is 0.
 type KeptMerge struct {
 	Rows   int
 	Dst    unsafe.Pointer
@@ -151,6 +152,7 @@ type KeptMerge struct {
 	Coef   *float32
 	A      *float32
 	R      int
+	Panel  int
 }
 
 // Vec are loops over n elements; sums have a fixed order.

@@ -36,6 +36,7 @@ func For(name string) *Kernels {
 		if x.HasAVX512BF16 {
 			k.Kept.Half = keptHalf512()
 			k.Kept.MergeHalf = [3]func(*KeptMerge){keptMerge512F32Half, keptMerge512BF16Half, keptMerge512F16Half}
+			k.Kept.MergePairs = [3]func(*KeptMerge){keptMerge512F32Pairs, keptMerge512BF16Pairs, keptMerge512F16Pairs}
 			k.RoundBF16, k.FlashBack = roundBF16512, flashBack512
 			k.FlashMax, k.FlashExp, k.FlashScale = flashMax512, flashExp512, flashScale512
 			k.MergeHalf = [3]func(int, *uint16, *uint64, unsafe.Pointer, *float32, *float32, int, int){merge512F32Half, merge512BF16Half, merge512F16Half}

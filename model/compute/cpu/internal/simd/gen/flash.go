@@ -8,6 +8,14 @@ func (a *asm) convert2(hi, lo, to int) {
 	a.f("BYTE $0x62; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x%02x; BYTE $0x72; BYTE $0x%02x", p0, 0x07|(hi&15^15)<<3, 0x40|(hi>>4&1^1)<<3, 0xc0|to&7<<3|lo&7)
 }
 
+// weaving defines weave, by which VPERMW makes pairs of the first half of a register and the second one.
+func (a *asm) weaving() {
+	for i := range 8 {
+		fmt.Fprintf(a, "DATA weave<>+%d(SB)/8, $0x%04x%04x%04x%04x\n", 8*i, 17+2*i, 1+2*i, 16+2*i, 2*i)
+	}
+	a.WriteString("GLOBL weave<>(SB), RODATA|NOPTR, $64\n")
+}
+
 // flashBack writes (AVX-512 with bfloat16 only)
 //
 //	func flashBack512(x *FlashBack)
@@ -18,10 +26,7 @@ func flashBack(a *asm, v isa) {
 	if v.lanes != 16 {
 		return
 	}
-	for i := range 8 {
-		fmt.Fprintf(a, "DATA weave<>+%d(SB)/8, $0x%04x%04x%04x%04x\n", 8*i, 17+2*i, 1+2*i, 16+2*i, 2*i)
-	}
-	a.WriteString("GLOBL weave<>(SB), RODATA|NOPTR, $64\n")
+	a.weaving()
 	a.text("flashBack512", 8)
 	a.f("MOVQ x+0(FP), AX")
 	for i, r := range []string{"SI", "DI", "R8", "R9", "R10", "R11", "R12", "CX", "R13"} {

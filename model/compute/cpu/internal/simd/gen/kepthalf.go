@@ -59,8 +59,8 @@ func pairDotBytes(disp int, base string, s1, d int) []byte {
 //
 //	func pairWalk512x4(rows int, y, x *float32, bits *uint64, step int, values *float32)
 //
-// walk of 2:4: each four bits have two, and half of their number is that of the row of x, 1 to 6, which holds the pair of just those two inputs; y
-// has rows of n registers of float32, x of n registers of pairs. Four rows go side by side, and the rest one by one.
+// walk of 2:4: each four bits have two, in all rows as many fours, and half of their number is that of the row of x, 1 to 6, which holds the pair of
+// just those two inputs; y has rows of n registers of float32, x of n registers of pairs. Four rows go side by side, and the rest one by one.
 func pairWalk(a *asm, n int) {
 	a.text(fmt.Sprintf("pairWalk512x%d", n), 48)
 	for _, arg := range []struct{ name, reg string }{{"rows+0", "CX"}, {"y+8", "DI"}, {"bits+24", "BX"}, {"step+32", "R8"}, {"values+40", "DX"}} {
