@@ -19,16 +19,46 @@ import (
 const (
 	unitBlock  = 128 // queries, or keys, of a block
 	unitAcross = unitBlock / amx.Rows
-	unitHeads  = 4 // key/value heads whose operands stand packed at a time
+	unitHeads  = 4 // key/value heads, at most, whose operands stand packed at a time
 	unitStep   = amx.Part / 2
 )
 
-// unitBackTask is flashBackTask on a unit; a piece is a block of a key/value head.
+// unitBackTask is flashBackTask on a unit; a piece is a block of a key/value head, or a whole one.
 type unitBackTask struct {
 	attnBack
-	on                 *unitBackBuffers
-	first, heads, turn int
-	stage              flashStage
+	unitRound
+	on    *unitBackBuffers
+	turn  int
+	stage flashStage
+}
+
+// flashWhole is all stages of a head, one after the other.
+const flashWhole = flashEnd + 1
+
+// unitRound says which key/value heads, b·Hkv + kv, stand packed.
+type unitRound struct{ of [unitHeads]int }
+
+// begin makes it heads from first on, as many as stand at a time.
+func (r *unitRound) begin(m *attn, first int) (heads int) {
+	for n := range r.of {
+		r.of[n] = first + n
+	}
+	return min(unitHeads, m.B*m.Hkv-first)
+}
+
+// byHeads reports whether each thread does heads by itself, which then stay in its second cache: where that leaves none without work. It adds
+// the same numbers in the same order.
+func (m *attn) byHeads(threads int) bool {
+	heads := m.B * m.Hkv
+	return threads <= unitHeads && (heads%threads == 0 || heads >= 4*threads)
+}
+
+// unitSets is the number of heads that stand packed at a time.
+func (m *attn) unitSets(threads int) int {
+	if m.byHeads(threads) {
+		return threads
+	}
+	return min(unitHeads, m.B*m.Hkv)
 }
 
 // unitBackBuffers are the packed operands: panels of rows of q, dy, k, v, with D as inner elements, and by block those of their transposes,
@@ -92,19 +122,23 @@ func (b *Backend) flashOnUnit(x tensor.Tensor) bool {
 
 func (b *Backend) backwardOnUnit(a attnBack) {
 	b.tasks.unitBack = unitBackTask{attnBack: a, on: &b.unitBack}
-	t := &b.tasks.unitBack
-	most := min(unitHeads, t.B*t.Hkv)
-	t.on.grow(t.unitBackSizes(most))
-	for t.first = 0; t.first < t.B*t.Hkv; t.first += most {
-		t.heads = min(most, t.B*t.Hkv-t.first)
+	t, threads := &b.tasks.unitBack, b.pool.threads()
+	t.on.grow(t.unitBackSizes(t.unitSets(threads)))
+	if t.byHeads(threads) {
+		t.stage = flashWhole
+		b.pool.run(t, t.B*t.Hkv, 1)
+		return
+	}
+	for first := 0; first < t.B*t.Hkv; first += unitHeads {
+		pieces := t.unitRound.begin(&t.attn, first) * t.unitBlocks()
 		t.stage = flashBegin
-		b.pool.run(t, t.heads*t.unitBlocks(), 1)
+		b.pool.run(t, pieces, 1)
 		t.stage = flashPairs
 		for t.turn = range t.unitBlocks() {
-			b.pool.run(t, t.heads*t.unitBlocks(), 1)
+			b.pool.run(t, pieces, 1)
 		}
 		t.stage = flashEnd
-		b.pool.run(t, t.heads*t.unitBlocks(), 1)
+		b.pool.run(t, pieces, 1)
 	}
 }
 
@@ -112,6 +146,9 @@ func (t *unitBackTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
 		n, k := i/t.unitBlocks(), i%t.unitBlocks()
 		switch t.stage {
+		case flashWhole:
+			t.of[w.index] = i
+			t.whole(w, w.index)
 		case flashBegin:
 			t.begin(w, n, k)
 		case flashPairs:
@@ -122,8 +159,30 @@ func (t *unitBackTask) do(w *worker, i, end int) {
 	}
 }
 
-// head is row b, key/value head kv of number n of this round.
-func (t *unitBackTask) head(n int) (b, kv int) { return (t.first + n) / t.Hkv, (t.first + n) % t.Hkv }
+// whole does head n: key block by key block, the last one first, and for each its query blocks, from its own on. To a row that is the order of the
+// turns, in which the blocks before a key block come last.
+func (t *unitBackTask) whole(w *worker, n int) {
+	blocks := t.unitBlocks()
+	for k := range blocks {
+		t.begin(w, n, k)
+	}
+	for k := blocks - 1; k >= 0; k-- {
+		for q := k; q < blocks; q++ {
+			t.pair(w, n, q, k)
+		}
+	}
+	for k := blocks - 1; k >= 0; k-- {
+		for q := range k {
+			t.pair(w, n, q, k)
+		}
+	}
+	for k := range blocks {
+		t.end(w, n, k)
+	}
+}
+
+// head is row b, key/value head kv of those that stand as number n.
+func (r *unitRound) head(m *attn, n int) (b, kv int) { return r.of[n] / m.Hkv, r.of[n] % m.Hkv }
 
 // tokensOf is block k of T tokens.
 func tokensOf(k, T int) (from, to int) { return min(k*unitBlock, T), min((k+1)*unitBlock, T) }
@@ -135,7 +194,7 @@ func (t *attn) blockLen() int { return unitBlock * t.deep() * amx.Rows }
 
 // begin packs block k of head n, and sets its sums to 0.
 func (t *unitBackTask) begin(w *worker, n, k int) {
-	b, kv := t.head(n)
+	b, kv := t.head(&t.attn, n)
 	if j0, j1 := tokensOf(k, t.Tk); j0 < j1 {
 		at := t.at(n, k)
 		clear(t.on.dk[at : at+t.blockLen()])
@@ -201,7 +260,7 @@ func (t *unitBackTask) numbers(w *worker, n, k, b, h int) {
 
 // pair adds what query block qb and key block kb of head n give to each other.
 func (t *unitBackTask) pair(w *worker, n, qb, kb int) {
-	b, _ := t.head(n)
+	b, _ := t.head(&t.attn, n)
 	i0, i1 := tokensOf(qb, t.Tq)
 	j0, j1 := tokensOf(kb, t.Tk)
 	if i0 == i1 || j0 >= min(j1, t.keys(i1-1)) {
@@ -242,7 +301,7 @@ func (t *unitBackTask) multiply(w *worker, c *float32, a, b *uint16) {
 
 // panel makes the weights of queries [i, end) of query head g and keys [j0, j1), and adds to dq.
 func (t *unitBackTask) panel(w *worker, n, g, qb, kb, i, end, j0, j1 int) {
-	u, b, deep, qh, p := &w.unitBack, (t.first+n)/t.Hkv, t.deep(), n*t.group()+g, i%unitBlock/amx.Rows
+	u, b, deep, qh, p := &w.unitBack, t.of[n]/t.Hkv, t.deep(), n*t.group()+g, i%unitBlock/amx.Rows
 	across := max(0, steps(min(j1, t.keys(end-1))-j0))
 	for j := across; j < steps(j1-j0); j++ { // later than all of these queries
 		clear(u.dsb[(j*unitAcross+p)*unitStep:][:unitStep])
@@ -282,7 +341,7 @@ func (t *attn) hideBlock(w *worker, s []float32, b, i, end, j int) {
 
 // end rounds the sums of block k of head n.
 func (t *unitBackTask) end(w *worker, n, k int) {
-	b, kv := t.head(n)
+	b, kv := t.head(&t.attn, n)
 	j0, j1 := tokensOf(k, t.Tk)
 	for d := range t.deep() {
 		for j := j0; j < j1; j += amx.Rows {

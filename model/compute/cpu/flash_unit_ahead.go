@@ -15,12 +15,12 @@ import (
 //	S = Q·Kᵀ   P = exp(scale·S − max)   y = P·V / ΣP
 type unitAheadTask struct {
 	attn
-	y            act
-	lse          []float32
-	qt, kt, vt   tensor.Tensor
-	on           *unitBackBuffers // k, and vᵀ in kT
-	first, heads int
-	packs        bool
+	unitRound
+	y          act
+	lse        []float32
+	qt, kt, vt tensor.Tensor
+	on         *unitBackBuffers // k, and vᵀ in kT
+	stage      flashStage
 }
 
 // unitAheadScratch is a worker's: a panel of queries, its scores, weights and results, and what its rows have.
@@ -51,26 +51,41 @@ func unitAheadBytes(deep, panels int) int {
 
 func (b *Backend) aheadOnUnit(a attnTask) {
 	b.tasks.unitAhead = unitAheadTask{attn: a.attn, y: a.y, lse: a.lse, qt: a.qt, kt: a.kt, vt: a.vt, on: &b.unitBack}
-	t := &b.tasks.unitAhead
-	most := min(unitHeads, t.B*t.Hkv)
-	t.on.grow(t.unitAheadSizes(most))
-	for t.first = 0; t.first < t.B*t.Hkv; t.first += most {
-		t.heads = min(most, t.B*t.Hkv-t.first)
-		t.packs = true
-		b.pool.run(t, t.heads*t.unitBlocks(), 1)
-		t.packs = false
-		b.pool.run(t, t.heads*t.group()*steps(t.Tq), 1)
+	t, threads := &b.tasks.unitAhead, b.pool.threads()
+	t.on.grow(t.unitAheadSizes(t.unitSets(threads)))
+	if t.byHeads(threads) {
+		t.stage = flashWhole
+		b.pool.run(t, t.B*t.Hkv, 1)
+		return
+	}
+	for first := 0; first < t.B*t.Hkv; first += unitHeads {
+		heads := t.unitRound.begin(&t.attn, first)
+		t.stage = flashBegin
+		b.pool.run(t, heads*t.unitBlocks(), 1)
+		t.stage = flashPairs
+		b.pool.run(t, heads*t.panels(), 1)
 	}
 }
 
+// panels is the number of panels of queries of a key/value head.
+func (t *unitAheadTask) panels() int { return t.group() * steps(t.Tq) }
+
 func (t *unitAheadTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
-		if t.packs {
+		switch t.stage {
+		case flashWhole:
+			t.of[w.index] = i
+			for k := range t.unitBlocks() {
+				t.pack(w, w.index, k)
+			}
+			for p := range t.panels() {
+				t.panel(w, w.index, p)
+			}
+		case flashBegin:
 			t.pack(w, i/t.unitBlocks(), i%t.unitBlocks())
-			continue
+		case flashPairs:
+			t.panel(w, i/t.panels(), i%t.panels())
 		}
-		per := steps(t.Tq)
-		t.panel(w, i/(t.group()*per), i/per%t.group(), i%per*amx.Rows)
 	}
 }
 
@@ -80,7 +95,7 @@ func (t *unitAheadTask) pack(w *worker, n, k int) {
 	if j0 == j1 {
 		return
 	}
-	b, kv := (t.first+n)/t.Hkv, (t.first+n)%t.Hkv
+	b, kv := t.head(&t.attn, n)
 	t.packRows(w, t.on.k[t.at(n, k):], t.from(t.kt, b, j0, t.Tk, kv, t.Hkv), j1-j0, true)
 	s := unitSide{side: side{t: t.from(t.vt, b, j0, t.Tk, kv, t.Hkv), along: true, rows: t.D}, parts: 1, pairs: true}
 	for d := range t.deep() {
@@ -95,9 +110,10 @@ func (t *unitAheadTask) pack(w *worker, n, k int) {
 // wide is the length of a panel with all tokens as inner elements.
 func (m *attn) wide() int { return m.unitBlocks() * unitAcross * unitStep }
 
-// panel computes queries i … i+31 of query head g of head n.
-func (t *unitAheadTask) panel(w *worker, n, g, i int) {
-	b, kv := (t.first+n)/t.Hkv, (t.first+n)%t.Hkv
+// panel computes panel p of the queries of head n, query head by query head.
+func (t *unitAheadTask) panel(w *worker, n, p int) {
+	b, kv := t.head(&t.attn, n)
+	g, i := p/steps(t.Tq), p%steps(t.Tq)*amx.Rows
 	h, end, u, deep := kv*t.group()+g, min(i+amx.Rows, t.Tq), &w.unitAhead, t.deep()
 	j0, j1 := t.seen(b, i, end)
 	if j0 == j1 {

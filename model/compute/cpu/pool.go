@@ -17,6 +17,7 @@ type task interface {
 // worker is one thread's scratch memory; it grows to what the largest operation needs and stays.
 type worker struct {
 	vec
+	index  int
 	work   Work
 	buf    []float32
 	strips [8][]float32       // of BF16 operands, widened
@@ -83,7 +84,7 @@ func looksOf(threads int) int {
 func newPool(threads, looks int, v vec) *pool {
 	p := &pool{workers: make([]worker, threads), wake: make([]chan struct{}, threads), asleep: make([]atomic.Bool, threads), done: make(chan struct{}, 1), looks: looks}
 	for i := range p.workers {
-		p.workers[i].vec = v
+		p.workers[i].vec, p.workers[i].index = v, i
 		for k := range p.workers[i].ones {
 			p.workers[i].ones[k] = ^uint64(0)
 		}

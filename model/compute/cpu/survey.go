@@ -221,6 +221,14 @@ func (s *survey) onUnit(sizes unitBackSizes) {
 	}
 }
 
+// unitPieces is the number of pieces of attention on a unit, so many in a head.
+func (s *survey) unitPieces(a *attn, ofHead int) int {
+	if a.byHeads(s.b.pool.threads()) {
+		return a.B * a.Hkv
+	}
+	return min(unitHeads, a.B*a.Hkv) * ofHead
+}
+
 // strips are the worker's lines [k, end) of n elements, for operands like x.
 func (s *survey) strips(pieces int, x tensor.Tensor, k, end, n int) {
 	for ; k < end && x.DType == tensor.BF16; k++ {
@@ -258,10 +266,11 @@ func (s *survey) Attention(y, _, _, _, _ tensor.Tensor, m compute.Attn) {
 		return
 	}
 	if s.b.flashOnUnit(y) {
-		a, heads := &attn{Attn: m}, min(unitHeads, m.B*m.Hkv)
-		s.onUnit(a.unitAheadSizes(heads))
-		s.each(heads*a.group()*steps(m.Tq), "unitAhead.deep", a.deep())
-		s.each(heads*a.group()*steps(m.Tq), "unitAhead.panels", steps(m.Tk))
+		a := &attn{Attn: m}
+		s.onUnit(a.unitAheadSizes(a.unitSets(s.b.pool.threads())))
+		pieces := s.unitPieces(a, a.group()*steps(m.Tq))
+		s.each(pieces, "unitAhead.deep", a.deep())
+		s.each(pieces, "unitAhead.panels", steps(m.Tk))
 		return
 	}
 	rows, pieces := min(tileQ, m.Tq), m.B*m.Hq*((m.Tq+tileQ-1)/tileQ)
@@ -283,9 +292,9 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 		return
 	}
 	if s.b.flashOnUnit(dq) {
-		a, heads := &attn{Attn: m}, min(unitHeads, m.B*m.Hkv)
-		s.onUnit(a.unitBackSizes(heads))
-		s.each(heads*a.unitBlocks(), "unitBack", unitBackBytes)
+		a := &attn{Attn: m}
+		s.onUnit(a.unitBackSizes(a.unitSets(s.b.pool.threads())))
+		s.each(s.unitPieces(a, a.unitBlocks()), "unitBack", unitBackBytes)
 		return
 	}
 	heads := min(flashHeads, m.B*m.Hkv)
