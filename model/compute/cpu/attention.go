@@ -11,6 +11,7 @@ import (
 type attn struct {
 	compute.Attn
 	qpos, kpos, qdoc, kdoc []int32
+	runs                   []bounds // of panels of queries and keys, row by row; on a unit
 }
 
 // newAttn checks the descriptor.
@@ -22,7 +23,7 @@ func newAttn(op string, m compute.Attn) attn {
 	want(op, "KPos", m.KPos, tensor.I32, m.B, m.Tk)
 	want(op, "QDoc", m.QDoc, tensor.I32, m.B, m.Tq)
 	want(op, "KDoc", m.KDoc, tensor.I32, m.B, m.Tk)
-	return attn{m, m.QPos.Int32(), m.KPos.Int32(), m.QDoc.Int32(), m.KDoc.Int32()}
+	return attn{Attn: m, qpos: m.QPos.Int32(), kpos: m.KPos.Int32(), qdoc: m.QDoc.Int32(), kdoc: m.KDoc.Int32()}
 }
 
 // sees reports whether query i of row b sees its key j; j is at most the query's own index.

@@ -67,6 +67,7 @@ type unitBackBuffers struct {
 	q, dy, k, v, qT, dyT, kT []uint16
 	dq, dk, dv               []float32
 	lse, delta               []float32
+	runs                     []bounds
 }
 
 func (m *attn) unitBlocks() int { return (max(m.Tq, m.Tk) + unitBlock - 1) / unitBlock }
@@ -123,6 +124,7 @@ func (b *Backend) flashOnUnit(x tensor.Tensor) bool {
 func (b *Backend) backwardOnUnit(a attnBack) {
 	b.tasks.unitBack = unitBackTask{attnBack: a, on: &b.unitBack}
 	t, threads := &b.tasks.unitBack, b.pool.threads()
+	t.setRuns(&t.on.runs)
 	t.on.grow(t.unitBackSizes(t.unitSets(threads)))
 	if t.byHeads(threads) {
 		t.stage = flashWhole
@@ -287,9 +289,45 @@ func (t *unitBackTask) pair(w *worker, n, qb, kb int) {
 	}
 }
 
-// bounds are those of queries [i0, i1) and keys [j0, j1) of row b.
+// setRuns finds the bounds of every panel of queries and of keys.
+func (m *attn) setRuns(buf *[]bounds) {
+	m.runs = sized(buf, m.B*(steps(m.Tq)+steps(m.Tk)))
+	for b := range m.B {
+		q, k := m.runsOf(b)
+		for _, x := range []struct {
+			runs     []bounds
+			pos, doc []int32
+			T        int
+		}{{q, m.qpos, m.qdoc, m.Tq}, {k, m.kpos, m.kdoc, m.Tk}} {
+			for p := range x.runs {
+				from, to := b*x.T+p*amx.Rows, b*x.T+min((p+1)*amx.Rows, x.T)
+				x.runs[p] = boundsOf(x.pos[from:to], x.doc[from:to])
+			}
+		}
+	}
+}
+
+// runsOf are those of row b.
+func (m *attn) runsOf(b int) (q, k []bounds) {
+	n := steps(m.Tq) + steps(m.Tk)
+	runs := m.runs[b*n : (b+1)*n]
+	return runs[:steps(m.Tq)], runs[steps(m.Tq):]
+}
+
+// bounds are those of the panels of queries [i0, i1) and of keys [j0, j1) of row b; they may be a little wide where one of these ends within a panel.
 func (m *attn) bounds(b, i0, i1, j0, j1 int) (q, k bounds) {
-	return boundsOf(m.qpos[b*m.Tq+i0:b*m.Tq+i1], m.qdoc[b*m.Tq+i0:b*m.Tq+i1]), boundsOf(m.kpos[b*m.Tk+j0:b*m.Tk+j1], m.kdoc[b*m.Tk+j0:b*m.Tk+j1])
+	qs, ks := m.runsOf(b)
+	return join(qs[i0/amx.Rows : steps(i1)]), join(ks[j0/amx.Rows : steps(j1)])
+}
+
+// join is the bounds of all.
+func join(list []bounds) bounds {
+	all := list[0]
+	for _, b := range list[1:] {
+		all.pos0, all.pos1 = min(all.pos0, b.pos0), max(all.pos1, b.pos1)
+		all.doc0, all.doc1 = min(all.doc0, b.doc0), max(all.doc1, b.doc1)
+	}
+	return all
 }
 
 // multiply runs the strip that w.unitBack has, but for its operands.

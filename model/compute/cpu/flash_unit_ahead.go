@@ -52,6 +52,7 @@ func unitAheadBytes(deep, panels int) int {
 func (b *Backend) aheadOnUnit(a attnTask) {
 	b.tasks.unitAhead = unitAheadTask{attn: a.attn, y: a.y, lse: a.lse, qt: a.qt, kt: a.kt, vt: a.vt, on: &b.unitBack}
 	t, threads := &b.tasks.unitAhead, b.pool.threads()
+	t.setRuns(&t.on.runs)
 	t.on.grow(t.unitAheadSizes(t.unitSets(threads)))
 	if t.byHeads(threads) {
 		t.stage = flashWhole

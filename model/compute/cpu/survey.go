@@ -212,7 +212,8 @@ func (s *survey) product(pieces, m, n, k int) {
 }
 
 // onUnit is attention's operands as they stand packed.
-func (s *survey) onUnit(sizes unitBackSizes) {
+func (s *survey) onUnit(a *attn, sizes unitBackSizes) {
+	s.shared.at("unitBack runs", int(unsafe.Sizeof(bounds{}))*a.B*(steps(a.Tq)+steps(a.Tk)))
 	for i, n := range sizes.half {
 		s.shared.at(fmt.Sprint("unitBack half ", i), 2*n)
 	}
@@ -267,7 +268,7 @@ func (s *survey) Attention(y, _, _, _, _ tensor.Tensor, m compute.Attn) {
 	}
 	if s.b.flashOnUnit(y) {
 		a := &attn{Attn: m}
-		s.onUnit(a.unitAheadSizes(a.unitSets(s.b.pool.threads())))
+		s.onUnit(a, a.unitAheadSizes(a.unitSets(s.b.pool.threads())))
 		pieces := s.unitPieces(a, a.group()*steps(m.Tq))
 		s.each(pieces, "unitAhead.deep", a.deep())
 		s.each(pieces, "unitAhead.panels", steps(m.Tk))
@@ -293,7 +294,7 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 	}
 	if s.b.flashOnUnit(dq) {
 		a := &attn{Attn: m}
-		s.onUnit(a.unitBackSizes(a.unitSets(s.b.pool.threads())))
+		s.onUnit(a, a.unitBackSizes(a.unitSets(s.b.pool.threads())))
 		s.each(s.unitPieces(a, a.unitBlocks()), "unitBack", unitBackBytes)
 		return
 	}
