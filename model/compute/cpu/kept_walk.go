@@ -64,7 +64,7 @@ func (b *Backend) fill(buf *[]float32, src tensor.Tensor, first, n, wide, last, 
 // walk sets y = x·tᵀ + β·y.
 func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 	k := &b.kern.Kept
-	task := walkTask{lanes: k.Lanes, walk: k.Walk[:], block: 64, t: t, y: y, beta: beta}
+	task := walkTask{kern: k, walk: k.Walk[:], block: 64, t: t, y: y, beta: beta}
 	if x.DType == tensor.BF16 {
 		task.walk, task.block = k.Half.Walk[:], sixOf(64)
 	}
@@ -83,7 +83,7 @@ func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 
 // walkTask sets y [first+n, rows] from x's panels; a piece is a group of chunks of t's rows against one panel.
 type walkTask struct {
-	lanes int
+	kern  *simd.Kept
 	walk  []simd.Walk
 	block int // rows of a panel for a block of columns
 	t     tiles
@@ -97,32 +97,25 @@ const walkChunks = 4
 
 func (t *walkTask) groups() int { return (t.t.chunks() + walkChunks - 1) / walkChunks }
 
-// scratch is the floats that a piece takes: the sums, and with bfloat16 their transpose.
-func (t *walkTask) scratch() int {
-	n := walkChunks * keptRows * t.x.wide
-	if t.y.DType == tensor.BF16 {
-		n *= 2
-	}
-	return n
-}
+// scratch is the floats that a piece takes: the sums.
+func (t *walkTask) scratch() int { return walkChunks * keptRows * t.x.wide }
 
 func (t *walkTask) do(w *worker, i, end int) {
 	for ; i < end; i++ {
 		c0, q := i/t.x.count()*walkChunks, i%t.x.count()
 		i0 := c0 * keptRows
 		rows, width := min(walkChunks*keptRows, t.t.rows-i0), t.x.width(q)
-		buf := w.scratch(t.scratch())
-		sum, rest := buf[:rows*width], buf[rows*width:]
-		w.work.Words += rows * t.t.blocks() * width / t.lanes
+		sum := w.scratch(t.scratch())[:rows*width]
+		w.work.Words += rows * t.t.blocks() * width / t.kern.Lanes
 		t.begin(w, sum, i0, q)
-		walk := t.walk[width/t.lanes-1]
+		walk := t.walk[width/t.kern.Lanes-1]
 		for k := range t.t.blocks() {
 			x := &t.x.row(q, t.block*k)[0]
 			for r, c := 0, c0; r < rows; r, c = r+keptRows, c+1 {
 				walk(min(keptRows, rows-r), &sum[r*width], x, t.t.word(i0+r, k), t.t.step, t.t.at(c, k))
 			}
 		}
-		t.end(w, sum, rest, i0, q)
+		t.end(w, sum, i0, q)
 	}
 }
 
@@ -144,17 +137,13 @@ func (t *walkTask) begin(w *worker, sum []float32, i0, q int) {
 	}
 }
 
-// end sets columns i0 … of y's rows to sumᵀ; with bfloat16 by way of scratch memory.
-func (t *walkTask) end(w *worker, sum, buf []float32, i0, q int) {
+// end sets columns i0 … of y's rows to sumᵀ; with bfloat16 two rows of sum become one of pairs, which are transposed as if they were floats.
+func (t *walkTask) end(w *worker, sum []float32, i0, q int) {
 	n, width := t.x.tokens(q), t.x.width(q)
-	rows, at := len(sum)/width, (t.x.first+q*t.x.wide)*t.t.rows+i0
-	if t.y.DType == tensor.F32 {
-		across(w, t.y.Float32()[at:], t.t.rows, sum, width, 0, n)
-		return
+	y, cols := t.y, t.t.rows
+	if y.DType == tensor.BF16 {
+		t.kern.Half.WeaveRows(len(sum)/width/2, width/t.kern.Lanes, &sum[0], &sum[0])
+		y, cols, i0, sum = as(y, tensor.F32, y.Rows, cols/2), cols/2, i0/2, sum[:len(sum)/2]
 	}
-	across(w, buf, rows, sum, width, 0, n)
-	y := t.y.Uint16()[at:]
-	for j := range n {
-		w.narrowBF16(y[j*t.t.rows:][:rows], buf[j*rows:][:rows])
-	}
+	across(w, y.Float32()[(t.x.first+q*t.x.wide)*cols+i0:], cols, sum, width, 0, n)
 }

@@ -87,6 +87,9 @@ func sixPairs512(groups, regs int, dst, src *float32)
 func pairRows512(k, regs int, dst, src *float32)
 
 //go:noescape
+func weaveRows512(k, regs int, dst, src *float32)
+
+//go:noescape
 func keptDots512x1Half(rows int, dst, y, x *float32, bits *uint64, step, add int)
 
 //go:noescape

@@ -124,6 +124,8 @@ type KeptHalf struct {
 	// Dots[n−1] is Kept.Dots for rows of n·Lanes pairs of tokens. PairRows makes k times two such rows from one, of 2·regs·Lanes pairs of inputs.
 	Dots     [8]Dots
 	PairRows func(k, regs int, dst, src *float32)
+	// WeaveRows makes k rows of pairs of bfloat16, each from two rows of regs·Lanes floats; dst may be src.
+	WeaveRows func(k, regs int, dst, src *float32)
 }
 
 // KeptReduce are the arguments of a reduction of Rows rows of 64 columns of G; rows of DB, DA, A and B have n·Lanes floats.

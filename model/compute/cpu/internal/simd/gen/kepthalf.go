@@ -14,6 +14,7 @@ func keptHalf(a *asm) {
 	}
 	sixPairs(a)
 	pairRows(a)
+	weaveRows(a)
 	for _, n := range keptHalfWidths {
 		keptDots512(a, n, true)
 	}
@@ -25,6 +26,7 @@ func keptHalfDeclarations(stub func(string, ...any)) {
 	}
 	stub("sixPairs512(groups, regs int, dst, src *float32)")
 	stub("pairRows512(k, regs int, dst, src *float32)")
+	stub("weaveRows512(k, regs int, dst, src *float32)")
 	for _, n := range keptHalfWidths {
 		stub("keptDots512x%dHalf(rows int, dst, y, x *float32, bits *uint64, step, add int)", n)
 	}
@@ -249,6 +251,38 @@ func pairRows(a *asm) {
 	a.f("DECQ BX")
 	a.f("JNZ reg")
 	a.f("ADDQ R9, DI")
+	a.f("DECQ CX")
+	a.f("JNZ row")
+	a.ret()
+}
+
+// weaveRows writes
+//
+//	func weaveRows512(k, regs int, dst, src *float32)
+//
+// k times a row of pairs of bfloat16, rounded, from two rows of regs registers of float32; dst may be src.
+func weaveRows(a *asm) {
+	a.text("weaveRows512", 32)
+	a.f("MOVQ k+0(FP), CX")
+	a.f("MOVQ regs+8(FP), R8")
+	a.f("MOVQ dst+16(FP), DI")
+	a.f("MOVQ src+24(FP), SI")
+	a.f("VMOVDQU64 weave<>(SB), Z3")
+	a.f("MOVQ R8, R9")
+	a.f("SHLQ $6, R9")
+	a.label("row")
+	a.f("MOVQ R8, BX")
+	a.label("reg")
+	a.f("VMOVUPS (SI), Z0")
+	a.f("VMOVUPS (SI)(R9*1), Z1")
+	a.convert2(1, 0, 2)
+	a.f("VPERMW Z2, Z3, Z2")
+	a.f("VMOVDQU64 Z2, (DI)")
+	a.f("ADDQ $64, SI")
+	a.f("ADDQ $64, DI")
+	a.f("DECQ BX")
+	a.f("JNZ reg")
+	a.f("ADDQ R9, SI")
 	a.f("DECQ CX")
 	a.f("JNZ row")
 	a.ret()
