@@ -82,10 +82,7 @@ func packAlong(kern *simd.Kernels, dst []float32, t tensor.Tensor, row, n, width
 func packAcross(w *worker, kern *simd.Kernels, dst []float32, t tensor.Tensor, row, n, width, k0, kc int) {
 	done := 0
 	if f := kern.Transpose[format(t.DType)]; f != nil && kc >= kern.Lanes {
-		for r := range w.rows {
-			w.rows[r] = element(t, (row+min(r, n-1))*t.Cols)
-		}
-		f(&dst[0], width, &w.rows, k0, kc/kern.Lanes, n)
+		f(&dst[0], width, element(t, row*t.Cols+k0), t.Cols, kc/kern.Lanes, n)
 		done = kc / kern.Lanes * kern.Lanes
 	}
 	line := w.line[:kc-done]

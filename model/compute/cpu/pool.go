@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/splora/splora/model/compute/cpu/internal/simd"
 )
@@ -20,13 +19,12 @@ type worker struct {
 	index  int
 	work   Work
 	buf    []float32
-	strips [8][]float32       // of BF16 operands, widened
-	a, b   []float32          // packed operands of a product on this thread
-	edge   [512]float32       // a tile that hangs over the edge
-	line   [blockK]float32    // a row being packed
-	rows   [16]unsafe.Pointer // of a transposition
-	at     []uint32           // where the values of a packed matrix go
-	spans  []span             // of keys
+	strips [8][]float32    // of BF16 operands, widened
+	a, b   []float32       // packed operands of a product on this thread
+	edge   [512]float32    // a tile that hangs over the edge
+	line   [blockK]float32 // a row being packed
+	at     []uint32        // where the values of a packed matrix go
+	spans  []span          // of keys
 	keys   keyScratch
 	ones   [chunk / 64]uint64 // the mask of a dense row
 	unit   unitScratch

@@ -137,7 +137,7 @@ func gemmRows128x4x1(kc int, a *float32, lda int, b, c *float32, ldc int, alpha,
 func gemmColumns128x4x1(kc int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, alpha, beta float32)
 
 //go:noescape
-func transpose128F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose128F32(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along128F32(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
@@ -152,7 +152,7 @@ func panels128F32x3(dst *float32, panel int, src unsafe.Pointer, stride, k, coun
 func expand128F32(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 
 //go:noescape
-func transpose128BF16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose128BF16(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along128BF16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
@@ -167,7 +167,7 @@ func panels128BF16x3(dst *float32, panel int, src unsafe.Pointer, stride, k, cou
 func expand128BF16(words int, dst *float32, bits *uint64, values unsafe.Pointer)
 
 //go:noescape
-func transpose128F16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose128F16(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along128F16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)

@@ -7,19 +7,21 @@
 TEXT ·transpose128F32(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
 	MOVD step+8(FP), R1
-	MOVD rows+16(FP), R2
-	MOVD first+24(FP), R3
+	MOVD src+16(FP), R6
+	MOVD stride+24(FP), R3
 	MOVD blocks+32(FP), R4
 	MOVD width+40(FP), R5
 	LSL $2, R1
-	MOVD 0(R2), R6
-	ADD R3<<2, R6
-	MOVD 8(R2), R7
-	ADD R3<<2, R7
-	MOVD 16(R2), R8
-	ADD R3<<2, R8
-	MOVD 24(R2), R9
-	ADD R3<<2, R9
+	LSL $2, R3
+	CMP $1, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R6, R7
+	CMP $2, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R7, R8
+	CMP $3, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R8, R9
 loop:
 	FMOVQ.P 16(R6), F0
 	FMOVQ.P 16(R7), F1
@@ -172,19 +174,21 @@ panel:
 TEXT ·transpose128BF16(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
 	MOVD step+8(FP), R1
-	MOVD rows+16(FP), R2
-	MOVD first+24(FP), R3
+	MOVD src+16(FP), R6
+	MOVD stride+24(FP), R3
 	MOVD blocks+32(FP), R4
 	MOVD width+40(FP), R5
 	LSL $2, R1
-	MOVD 0(R2), R6
-	ADD R3<<1, R6
-	MOVD 8(R2), R7
-	ADD R3<<1, R7
-	MOVD 16(R2), R8
-	ADD R3<<1, R8
-	MOVD 24(R2), R9
-	ADD R3<<1, R9
+	LSL $1, R3
+	CMP $1, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R6, R7
+	CMP $2, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R7, R8
+	CMP $3, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R8, R9
 loop:
 	FMOVD.P 8(R6), F0
 	WORD $0x2e613800 // shll v0.4s, v0.4h, #16
@@ -349,19 +353,21 @@ panel:
 TEXT ·transpose128F16(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
 	MOVD step+8(FP), R1
-	MOVD rows+16(FP), R2
-	MOVD first+24(FP), R3
+	MOVD src+16(FP), R6
+	MOVD stride+24(FP), R3
 	MOVD blocks+32(FP), R4
 	MOVD width+40(FP), R5
 	LSL $2, R1
-	MOVD 0(R2), R6
-	ADD R3<<1, R6
-	MOVD 8(R2), R7
-	ADD R3<<1, R7
-	MOVD 16(R2), R8
-	ADD R3<<1, R8
-	MOVD 24(R2), R9
-	ADD R3<<1, R9
+	LSL $1, R3
+	CMP $1, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R6, R7
+	CMP $2, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R7, R8
+	CMP $3, R5
+	CSEL GT, R3, ZR, R3
+	ADD R3, R8, R9
 loop:
 	FMOVD.P 8(R6), F0
 	WORD $0x0e217800 // fcvtl v0.4s, v0.4h

@@ -34,8 +34,8 @@ type (
 	TileOfColumns func(kc int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, alpha, beta float32)
 )
 
-// Transpose sets dst[k·step + r] = rows[r][first + k] for k < blocks·Lanes and r < width ≤ Lanes. It reads Lanes rows.
-type Transpose func(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+// Transpose sets dst[k·step + r] = src[r·stride + k] for k < blocks·Lanes and r < width ≤ Lanes.
+type Transpose func(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 // Along sets dst[p·step + r] = src[p·stride + r] for p < k and r < width ≤ Lanes; 16-bit formats with 8 lanes want width = Lanes.
 type Along func(dst *float32, step int, src unsafe.Pointer, stride, k, width int)

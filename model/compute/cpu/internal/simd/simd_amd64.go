@@ -114,19 +114,19 @@ func gemm512x4x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
 func gemm512x4x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
 
 //go:noescape
-func transpose512F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose512F32(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along512F32(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
 
 //go:noescape
-func transpose512BF16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose512BF16(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along512BF16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
 
 //go:noescape
-func transpose512F16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose512F16(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along512F16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
@@ -152,19 +152,19 @@ func gemm256x2x1(kc int, a, b, c *float32, ldc int, alpha, beta float32)
 func gemm256x2x2(kc int, a, b, c *float32, ldc int, alpha, beta float32)
 
 //go:noescape
-func transpose256F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose256F32(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along256F32(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
 
 //go:noescape
-func transpose256BF16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose256BF16(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along256BF16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)
 
 //go:noescape
-func transpose256F16(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+func transpose256F16(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 
 //go:noescape
 func along256F16(dst *float32, step int, src unsafe.Pointer, stride, k, width int)

@@ -182,7 +182,7 @@ func neonStubs() []string {
 		}
 	}
 	for _, f := range formats {
-		stub("transpose128%s(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)", f.name)
+		stub("transpose128%s(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)", f.name)
 		stub("along128%s(dst *float32, step int, src unsafe.Pointer, stride, k, width int)", f.name)
 		for _, vecs := range []int{2, 3} {
 			stub("panels128%sx%d(dst *float32, panel int, src unsafe.Pointer, stride, k, count int)", f.name, vecs)

@@ -14,16 +14,18 @@ func packNEON(a *asm) {
 
 // transposeNEON writes
 //
-//	func transpose128F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+//	func transpose128F32(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 //
-// dst[(4·k + c)·step + r] = rows[r][first + 4·k + c] for r < width ≤ 4, k < blocks, c < 4. All four pointers are read.
+// dst[(4·k + c)·step + r] = src[r·stride + 4·k + c] for r < width ≤ 4, k < blocks, c < 4.
 func transposeNEON(a *asm, format string, size int) {
 	a.text("transpose128"+format, 48)
-	a.arguments("dst", "R0", "step", "R1", "rows", "R2", "first", "R3", "blocks", "R4", "width", "R5")
+	a.arguments("dst", "R0", "step", "R1", "src", "R6", "stride", "R3", "blocks", "R4", "width", "R5")
 	a.f("LSL $2, R1")
-	for r := range 4 {
-		a.f("MOVD %d(R2), R%d", 8*r, 6+r)
-		a.f("ADD R3<<%d, R%d", size/2, 6+r)
+	a.f("LSL $%d, R3", size/2)
+	for r := 1; r < 4; r++ { // the last row is read again instead of those that are not there
+		a.f("CMP $%d, R5", r)
+		a.f("CSEL GT, R3, ZR, R3")
+		a.f("ADD R3, R%d, R%d", 5+r, 6+r)
 	}
 	op, bytes := memory(format)
 	a.label("loop")

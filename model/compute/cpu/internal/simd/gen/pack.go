@@ -48,35 +48,39 @@ func load(a *asm, v isa, format, mem, k, reg string) {
 
 // transpose writes
 //
-//	func transpose512F32(dst *float32, step int, rows *[16]unsafe.Pointer, first, blocks, width int)
+//	func transpose512F32(dst *float32, step int, src unsafe.Pointer, stride, blocks, width int)
 //
-// dst[(lanes·k + c)·step + r] = rows[r][first + lanes·k + c] for r < width ≤ lanes, k < blocks, c < lanes. All lanes' pointers are read.
+// dst[(lanes·k + c)·step + r] = src[r·stride + lanes·k + c] for r < width ≤ lanes, k < blocks, c < lanes.
 func transpose(a *asm, v isa, format string, size int) {
 	a.text(fmt.Sprintf("transpose%s%s", v.name, format), 48)
 	a.f("MOVQ dst+0(FP), DI")
 	a.f("MOVQ step+8(FP), DX")
-	a.f("MOVQ rows+16(FP), SI")
-	a.f("MOVQ first+24(FP), BX")
+	a.f("MOVQ src+16(FP), SI")
+	a.f("MOVQ stride+24(FP), R8")
 	a.f("MOVQ blocks+32(FP), R9")
 	a.f("MOVQ width+40(FP), CX")
 	a.f("SHLQ $2, DX")
-	if size == 2 {
-		a.f("SHLQ $1, BX")
-	} else {
-		a.f("SHLQ $2, BX")
-	}
+	a.f("SHLQ $%d, R8", size/2)
+	a.f("XORL R12, R12")
+	a.f("MOVQ CX, R13")
 	mask(a, v)
 	a.label("loop")
+	a.f("MOVQ SI, AX")
+	a.f("MOVQ R8, R11")
 	for r := range v.lanes {
-		a.f("MOVQ %d(SI), AX", 8*r)
-		load(a, v, format, "(AX)(BX*1)", "", v.r(r))
+		load(a, v, format, "(AX)", "", v.r(r))
+		if r+1 < v.lanes { // the last row is read again instead of those that are not there
+			a.f("CMPQ R13, $%d", r+1)
+			a.f("CMOVQLE R12, R11")
+			a.f("ADDQ R11, AX")
+		}
 	}
 	if v.lanes == 16 {
 		square16(a)
 	} else {
 		square8(a)
 	}
-	a.f("ADDQ $%d, BX", v.lanes*size)
+	a.f("ADDQ $%d, SI", v.lanes*size)
 	a.f("DECQ R9")
 	a.f("JNZ loop")
 	a.ret()
