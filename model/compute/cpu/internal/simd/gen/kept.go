@@ -10,18 +10,19 @@ import (
 
 // kept writes them.
 func kept(a *asm, v isa) {
-	for n := 1; n <= 8; n++ {
-		walk(a, v, n)
-	}
 	for _, n := range reduceWidths {
 		keptReduce(a, v, n)
 	}
 	if v.lanes == 8 {
 		for n := 1; n <= 8; n++ {
+			walk256(a, n)
 			keptDots256(a, n)
 		}
 		compress256(a)
 		return
+	}
+	for n := 1; n <= 8; n++ {
+		walk512(a, n)
 	}
 	for _, n := range keptWidths {
 		keptDots512(a, n, false)
@@ -63,16 +64,16 @@ func next(a *asm, bytes int, reg string) {
 	a.ret()
 }
 
-// walk writes
+// walk256 writes
 //
-//	func walk512x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
+//	func walk256x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
 //
 // y[i,:] += Σ_j kept in bits[i·step] of value·x[j,:], i < rows, rows of n registers; the values are packed, i by i. The sum runs in
 // rising j, over `sets` partial sums in turn where n is small.
-func walk(a *asm, v isa, n int) {
-	sets := max(1, min(4, 8/n))
+func walk256(a *asm, n int) {
+	v, sets := avx2, max(1, min(4, 8/n))
 	value := v.r(v.regs - 1)
-	a.text(fmt.Sprintf("walk%sx%d", v.name, n), 48)
+	a.text(fmt.Sprintf("walk256x%d", n), 48)
 	a.f("MOVQ y+8(FP), DI")
 	a.f("MOVQ x+16(FP), SI")
 	a.f("MOVQ values+40(FP), DX")
@@ -112,6 +113,115 @@ func walk(a *asm, v isa, n int) {
 		a.f("VMOVUPS %s, %d(DI)", v.r(i), v.bytes()*i)
 	}
 	next(a, n*v.bytes(), "DI")
+}
+
+// walk512 writes
+//
+//	func walk512x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
+//
+// what walk256 does. Two rows go side by side, while both have four more values: each fills the time in which the other's sums wait.
+func walk512(a *asm, n int) {
+	a.text(fmt.Sprintf("walk512x%d", n), 48)
+	for _, arg := range []struct{ name, reg string }{{"rows+0", "CX"}, {"y+8", "DI"}, {"x+16", "SI"}, {"bits+24", "BX"}, {"step+32", "R8"}, {"values+40", "DX"}} {
+		a.f("MOVQ %s(FP), %s", arg.name, arg.reg)
+	}
+	a.f("SHLQ $3, R8")
+	a.f("DECQ CX")
+	a.f("JLE last")
+	a.label("rows2")
+	walkRows(a, n, 2)
+	a.f("SUBQ $2, CX")
+	a.f("JG rows2")
+	a.label("last")
+	a.f("JLT end")
+	walkRows(a, n, 1)
+	a.label("end")
+	a.ret()
+}
+
+// walkRows does the next one row or two. Values come four at a time, as in pairRowsWalk.
+func walkRows(a *asm, n, rows int) {
+	const quads, value = 28, 30
+	sets := max(1, 4/n)
+	if n == 3 {
+		sets = 2
+	}
+	sum := func(r, s, i int) int { return (r*sets+s)*n + i }
+	words, values := []string{"R9", "R10"}, []string{"DX", "R13"}
+	label := func(name string) string { return fmt.Sprintf("%s%d", name, rows) }
+	a.f("MOVQ (BX), R9")
+	a.f("POPCNTQ R9, R11")
+	a.f("LEAQ (DX)(R11*4), R15") // the values of the rows behind
+	if rows == 2 {
+		a.f("MOVQ R15, R13")
+		a.f("MOVQ (BX)(R8*1), R10")
+		a.f("POPCNTQ R10, R12")
+		a.f("LEAQ (R13)(R12*4), R15")
+		a.f("CMPQ R12, R11")
+		a.f("CMOVQLT R12, R11") // as many have both
+		a.f("MOVQ R9, AX")
+		a.f("ORQ R10, AX")
+	} else {
+		a.f("TESTQ R9, R9")
+	}
+	a.f("JZ %s", label("none"))
+	for r := range rows {
+		for i := range n {
+			a.f("VMOVUPS %d(DI), Z%d", 64*(r*n+i), sum(r, 0, i))
+			for s := 1; s < sets; s++ {
+				a.f("VPXORD Z%d, Z%d, Z%d", sum(r, s, i), sum(r, s, i), sum(r, s, i))
+			}
+		}
+	}
+	next := func(r, u int) { // adds the next value of row r, which register value + r holds, to partial sum u
+		a.f("TZCNTQ %s, AX", words[r])
+		width(a, "AX", 64*n)
+		a.f("ADDQ SI, AX") // an indexed operand would split the multiply-adds in two
+		for i := range n {
+			a.f("VFMADD231PS %d(AX), Z%d, Z%d", 64*i, value+r, sum(r, u%sets, i))
+		}
+		a.f("BLSRQ %s, %s", words[r], words[r])
+	}
+	a.f("SHRQ $2, R11")
+	a.f("JZ %s", label("rest"))
+	a.f("PCALIGN $32")
+	a.label(label("four"))
+	for r := range rows {
+		a.f("VBROADCASTF32X4 (%s), Z%d", values[r], quads+r)
+		a.f("ADDQ $16, %s", values[r])
+	}
+	for u := range 4 {
+		for r := range rows {
+			a.f("VPERMILPS $%d, Z%d, Z%d", 0x55*u, quads+r, value+r)
+			next(r, u)
+		}
+	}
+	a.f("DECQ R11")
+	a.f("JNZ %s", label("four"))
+	a.label(label("rest"))
+	for r := range rows {
+		done := label(fmt.Sprintf("done%dof", r))
+		a.f("TESTQ %s, %s", words[r], words[r])
+		a.f("JZ %s", done)
+		a.label(label(fmt.Sprintf("one%dof", r)))
+		a.f("VBROADCASTSS (%s), Z%d", values[r], value+r)
+		a.f("ADDQ $4, %s", values[r])
+		next(r, 0)
+		a.f("JNZ %s", label(fmt.Sprintf("one%dof", r)))
+		a.label(done)
+	}
+	for r := range rows {
+		for i := range n {
+			for s := 1; s < sets; s++ {
+				a.f("VADDPS Z%d, Z%d, Z%d", sum(r, s, i), sum(r, 0, i), sum(r, 0, i))
+			}
+			a.f("VMOVUPS Z%d, %d(DI)", sum(r, 0, i), 64*(r*n+i))
+		}
+	}
+	a.label(label("none"))
+	a.f("LEAQ (BX)(R8*%d), BX", rows)
+	a.f("ADDQ $%d, DI", 64*n*rows)
+	a.f("MOVQ R15, DX")
 }
 
 // keptDots512 writes
