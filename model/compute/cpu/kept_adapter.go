@@ -41,7 +41,7 @@ func (b *Backend) gradient(dy, x, slot tensor.Tensor, w *sparse.Weight) tiles {
 	for first := 0; first < x.Rows; first += keptTokens {
 		n := min(keptTokens, x.Rows-first)
 		last := ((n-1)%(wide*per) + per) / per
-		last = k.Lanes * widthOf(task.dots, (last+k.Lanes-1)/k.Lanes)
+		last = k.Lanes * widthFrom((last+k.Lanes-1)/k.Lanes, func(n int) bool { return task.dots[n-1] != nil })
 		task.x = fill(&b.kept.x, x, first, n, wide, last, 64*g.blocks()+1)
 		task.y = fill(&b.kept.y, dy, first, n, wide, last, w.Out)
 		b.tasks.keptDots = task
@@ -71,9 +71,9 @@ func widest(d []simd.Dots) int {
 	return n
 }
 
-// widthOf is the least width that there is and that is at least n.
-func widthOf(d []simd.Dots, n int) int {
-	for d[n-1] == nil {
+// widthFrom is the least width, n registers or more, that there is a kernel for.
+func widthFrom(n int, have func(n int) bool) int {
+	for !have(n) {
 		n++
 	}
 	return n
@@ -141,13 +141,9 @@ func (b *Backend) reduce(da, db, bm, am tensor.Tensor, g tiles, s float32) {
 	}
 }
 
-// reduceWidth is the least number of registers that there is a kernel for and that n ranks fit in.
+// reduceWidth is the number of registers of the kernel that n ranks fit in.
 func reduceWidth(k *simd.Kept, n int) int {
-	regs := (n + k.Lanes - 1) / k.Lanes
-	for k.Reduce[regs-1] == nil {
-		regs++
-	}
-	return regs
+	return widthFrom((n+k.Lanes-1)/k.Lanes, func(n int) bool { return k.Reduce[n-1] != nil })
 }
 
 // keptReduceTask adds to ranks [first, first+n) of db, and sets a part of daᵀ for each group of rows of G, which is a piece.

@@ -101,23 +101,10 @@ func reduceGo(n int, m *simd.KeptReduce) {
 	}
 }
 
-func compressGo(words int, dst *float32, at *uint32, src *float32, word *uint64) {
-	n := 0
-	for k := range words {
-		var cursor *uint32
-		if at != nil {
-			cursor = (*uint32)(unsafe.Add(unsafe.Pointer(at), 4*k))
-			n = int(*cursor)
-		}
-		m := wordAt(word, k)
-		out := floats(dst, n, bits.OnesCount64(m))
-		for p := range out {
-			out[p] = floats(src, 64*k+bits.TrailingZeros64(m), 1)[0]
-			m &= m - 1
-		}
-		n += len(out)
-		if at != nil {
-			*cursor = uint32(n)
-		}
+func compressGo(dst, src *float32, word uint64) {
+	out := floats(dst, 0, bits.OnesCount64(word))
+	for k := range out {
+		out[k] = floats(src, bits.TrailingZeros64(word), 1)[0]
+		word &= word - 1
 	}
 }

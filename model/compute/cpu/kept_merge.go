@@ -82,7 +82,7 @@ func (w *worker) mergeKeptRows(k *simd.Kept, values tensor.Tensor) {
 		if len(out) == 0 {
 			continue
 		}
-		k.Compress(1, &out[0], nil, &line[0], word)
+		k.Compress(&out[0], &line[0], *word)
 		if m.Wide == nil {
 			at := (*uint32)(unsafe.Add(unsafe.Pointer(m.At), 4*i))
 			w.widen(packed[:len(out)], values, int(*at))

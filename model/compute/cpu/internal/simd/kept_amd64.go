@@ -111,9 +111,6 @@ func keptReduce512x2(m *KeptReduce)
 func keptReduce512x4(m *KeptReduce)
 
 //go:noescape
-func compress512(words int, dst *float32, at *uint32, src *float32, bits *uint64)
-
-//go:noescape
 func walk256x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
 //go:noescape
@@ -171,4 +168,4 @@ func keptReduce256x2(m *KeptReduce)
 func keptReduce256x4(m *KeptReduce)
 
 //go:noescape
-func compress256(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+func compress256(dst, src *float32, bits uint64)

@@ -3494,70 +3494,6 @@ next:
 	JNZ row
 	VZEROUPPER
 	RET
-
-TEXT ·compress512(SB), NOSPLIT, $0-40
-	MOVQ words+0(FP), CX
-	MOVQ dst+8(FP), DI
-	MOVQ at+16(FP), R8
-	MOVQ src+24(FP), SI
-	MOVQ bits+32(FP), BX
-	MOVQ DI, DX
-word:
-	MOVQ (BX), R9
-	POPCNTQ R9, R10
-	TESTQ R8, R8
-	JZ follow
-	MOVL (R8), AX
-	LEAQ (DI)(AX*4), DX
-	ADDL R10, (R8)
-	ADDQ $4, R8
-follow:
-	MOVL $-1, R12
-	KMOVW R9, K1
-	MOVWLZX R9, AX
-	POPCNTL AX, AX
-	BZHIL AX, R12, R13
-	KMOVW R13, K2
-	VMOVUPS.Z 0(SI), K1, Z0
-	VCOMPRESSPS Z0, K1, Z1
-	VMOVUPS Z1, K2, (DX)
-	LEAQ (DX)(AX*4), DX
-	SHRQ $16, R9
-	KMOVW R9, K1
-	MOVWLZX R9, AX
-	POPCNTL AX, AX
-	BZHIL AX, R12, R13
-	KMOVW R13, K2
-	VMOVUPS.Z 64(SI), K1, Z0
-	VCOMPRESSPS Z0, K1, Z1
-	VMOVUPS Z1, K2, (DX)
-	LEAQ (DX)(AX*4), DX
-	SHRQ $16, R9
-	KMOVW R9, K1
-	MOVWLZX R9, AX
-	POPCNTL AX, AX
-	BZHIL AX, R12, R13
-	KMOVW R13, K2
-	VMOVUPS.Z 128(SI), K1, Z0
-	VCOMPRESSPS Z0, K1, Z1
-	VMOVUPS Z1, K2, (DX)
-	LEAQ (DX)(AX*4), DX
-	SHRQ $16, R9
-	KMOVW R9, K1
-	MOVWLZX R9, AX
-	POPCNTL AX, AX
-	BZHIL AX, R12, R13
-	KMOVW R13, K2
-	VMOVUPS.Z 192(SI), K1, Z0
-	VCOMPRESSPS Z0, K1, Z1
-	VMOVUPS Z1, K2, (DX)
-	LEAQ (DX)(AX*4), DX
-	ADDQ $256, SI
-	ADDQ $8, BX
-	DECQ CX
-	JNZ word
-	VZEROUPPER
-	RET
 DATA weave<>+0(SB)/8, $0x0011000100100000
 DATA weave<>+8(SB)/8, $0x0013000300120002
 DATA weave<>+16(SB)/8, $0x0015000500140004
@@ -10723,42 +10659,25 @@ next:
 	VZEROUPPER
 	RET
 
-DATA keptMask<>+0(SB)/8, $0xffffffffffffffff
-DATA keptMask<>+8(SB)/8, $0xffffffffffffffff
-DATA keptMask<>+16(SB)/8, $0
-DATA keptMask<>+24(SB)/8, $0
-GLOBL keptMask<>(SB), RODATA|NOPTR, $32
-
-TEXT ·compress256(SB), NOSPLIT, $0-40
-	MOVQ words+0(FP), CX
-	MOVQ dst+8(FP), DI
-	MOVQ at+16(FP), R8
-	MOVQ src+24(FP), SI
-	MOVQ bits+32(FP), BX
-	MOVQ DI, DX
-word:
-	MOVQ (BX), R9
-	TESTQ R8, R8
-	JZ follow
-	MOVL (R8), AX
-	LEAQ (DI)(AX*4), DX
-	POPCNTQ R9, R10
-	ADDL R10, (R8)
-	ADDQ $4, R8
-follow:
+TEXT ·compress256(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ bits+16(FP), R9
 	TESTQ R9, R9
 	JZ end
 entry:
 	TZCNTQ R9, AX
 	MOVL (SI)(AX*4), R10
-	MOVL R10, (DX)
-	ADDQ $4, DX
+	MOVL R10, (DI)
+	ADDQ $4, DI
 	BLSRQ R9, R9
 	JNZ entry
 end:
-	ADDQ $256, SI
-	ADDQ $8, BX
-	DECQ CX
-	JNZ word
 	VZEROUPPER
 	RET
+
+DATA keptMask<>+0(SB)/8, $0xffffffffffffffff
+DATA keptMask<>+8(SB)/8, $0xffffffffffffffff
+DATA keptMask<>+16(SB)/8, $0
+DATA keptMask<>+24(SB)/8, $0
+GLOBL keptMask<>(SB), RODATA|NOPTR, $32

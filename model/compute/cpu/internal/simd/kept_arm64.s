@@ -1917,26 +1917,11 @@ next:
 	BNE row
 	RET
 
-TEXT ·compress128(SB), NOSPLIT, $0-40
-	MOVD words+0(FP), R0
-	MOVD dst+8(FP), R1
-	MOVD at+16(FP), R2
-	MOVD src+24(FP), R3
-	MOVD bits+32(FP), R4
-	MOVD R1, R5
-word:
-	MOVD.P 8(R4), R6
-	CBZ R2, follow
-	MOVWU (R2), R7
-	ADD R7<<2, R1, R5
-	FMOVD R6, F0
-	VCNT V0.B8, V0.B8
-	VUADDLV V0.B8, V0
-	FMOVD F0, R8
-	ADD R8, R7
-	MOVW.P R7, 4(R2)
-follow:
-	CBZ R6, next
+TEXT ·compress128(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R5
+	MOVD src+8(FP), R3
+	MOVD bits+16(FP), R6
+	CBZ R6, end
 entry:
 	RBIT R6, R7
 	CLZ R7, R7
@@ -1945,8 +1930,5 @@ entry:
 	SUB $1, R6, R17
 	ANDS R17, R6
 	BNE entry
-next:
-	ADD $256, R3
-	SUBS $1, R0
-	BNE word
+end:
 	RET

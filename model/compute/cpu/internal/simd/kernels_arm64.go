@@ -239,7 +239,7 @@ func keptReduce128x2(m *KeptReduce)
 func keptReduce128x4(m *KeptReduce)
 
 //go:noescape
-func compress128(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+func compress128(dst, src *float32, bits uint64)
 
 //go:noescape
 func maskWords128(words int, x *float32, bits *uint64)

@@ -103,9 +103,8 @@ type Kept struct {
 	Dots [8]Dots
 	// Reduce[n−1] adds to db_i: Σ_j g_ij·a_j (in up to four partial sums, taken in turn) and to da_j: Σ_i g_ij·b_i. Some widths n are nil.
 	Reduce [4]func(*KeptReduce)
-	// Compress sets dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words, and moves at_k behind them; with at nil they
-	// follow each other.
-	Compress func(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+	// Compress sets dst to the elements of src [64] that bits keeps; nil where Merge packs.
+	Compress func(dst, src *float32, bits uint64)
 	// Merge packs a merge, by the format of W's packed values; MergeWide with values in dense rows; MergeHalf of 2:4 into bfloat16, and
 	// MergePairs into bfloat16, dense, in pairs of rows. nil with 8 lanes, and the last two also where a processor lacks them.
 	Merge, MergeHalf, MergePairs [3]func(*KeptMerge)

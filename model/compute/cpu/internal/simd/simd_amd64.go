@@ -71,7 +71,7 @@ func For(name string) *Kernels {
 
 // kept512 and kept256 need POPCNT, BMI1 and BMI2, which every processor with AVX2 and FMA has.
 func kept512() Kept {
-	k := Kept{Lanes: 16, Compress: compress512, MergeWide: keptMerge512Wide}
+	k := Kept{Lanes: 16, MergeWide: keptMerge512Wide}
 	k.Reduce[0], k.Reduce[1], k.Reduce[3] = keptReduce512x1, keptReduce512x2, keptReduce512x4
 	k.Merge = [3]func(*KeptMerge){keptMerge512F32, keptMerge512BF16, keptMerge512F16}
 	k.Walk = [8]Walk{walk512x1, walk512x2, walk512x3, walk512x4, walk512x5, walk512x6, walk512x7, walk512x8}

@@ -19,6 +19,7 @@ func kept(a *asm, v isa) {
 			keptDots256(a, n)
 		}
 		compress256(a)
+		keptMask(a)
 		return
 	}
 	for n := 1; n <= 8; n++ {
@@ -27,7 +28,6 @@ func kept(a *asm, v isa) {
 	for _, n := range keptWidths {
 		keptDots512(a, n, false)
 	}
-	compress512(a)
 	keptMerge(a)
 	keptHalf(a)
 }
@@ -298,6 +298,15 @@ func dotsRow(a *asm) {
 	a.f("LEAQ (DX)(R10*4), DX")
 }
 
+// keptMask is four lanes of ones and four of zeros, by which keptDots256 stores fewer than four sums.
+func keptMask(a *asm) {
+	a.WriteString("\n")
+	for i := range 4 {
+		fmt.Fprintf(a, "DATA keptMask<>+%d(SB)/8, $%s\n", 8*i, []string{"0xffffffffffffffff", "0"}[i/2])
+	}
+	a.WriteString("GLOBL keptMask<>(SB), RODATA|NOPTR, $32\n")
+}
+
 // keptDots256 is keptDots512 with four sums at a time.
 func keptDots256(a *asm, n int) {
 	a.text(fmt.Sprintf("keptDots256x%d", n), 56)
@@ -452,89 +461,26 @@ func keptReduce(a *asm, v isa, n int) {
 	a.ret()
 }
 
-// compress512 writes
+// compress256 writes
 //
-//	func compress512(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+//	func compress256(dst, src *float32, bits uint64)
 //
-// dst[at_k …] = the elements of src[64·k …] that bits_k keeps, k < words; at_k moves on behind them. With at nil they follow each other.
-func compress512(a *asm) {
-	a.text("compress512", 40)
-	a.f("MOVQ words+0(FP), CX")
-	a.f("MOVQ dst+8(FP), DI")
-	a.f("MOVQ at+16(FP), R8")
-	a.f("MOVQ src+24(FP), SI")
-	a.f("MOVQ bits+32(FP), BX")
-	a.f("MOVQ DI, DX")
-	a.label("word")
-	a.f("MOVQ (BX), R9")
-	a.f("POPCNTQ R9, R10")
-	a.f("TESTQ R8, R8")
-	a.f("JZ follow")
-	a.f("MOVL (R8), AX")
-	a.f("LEAQ (DI)(AX*4), DX")
-	a.f("ADDL R10, (R8)")
-	a.f("ADDQ $4, R8")
-	a.label("follow")
-	a.f("MOVL $-1, R12")
-	for q := range 4 {
-		a.f("KMOVW R9, K1")
-		a.f("MOVWLZX R9, AX")
-		a.f("POPCNTL AX, AX")
-		a.f("BZHIL AX, R12, R13")
-		a.f("KMOVW R13, K2")
-		a.f("VMOVUPS.Z %d(SI), K1, Z0", 64*q) // masked: the last row may end here
-		a.f("VCOMPRESSPS Z0, K1, Z1")
-		a.f("VMOVUPS Z1, K2, (DX)")
-		a.f("LEAQ (DX)(AX*4), DX")
-		if q < 3 {
-			a.f("SHRQ $16, R9")
-		}
-	}
-	a.f("ADDQ $256, SI")
-	a.f("ADDQ $8, BX")
-	a.f("DECQ CX")
-	a.f("JNZ word")
-	a.ret()
-}
-
-// compress256 is compress512 one element at a time.
+// dst = the elements of src [64] that bits keeps, one after the other.
 func compress256(a *asm) {
-	a.WriteString("\n")
-	for i := range 4 {
-		fmt.Fprintf(a, "DATA keptMask<>+%d(SB)/8, $%s\n", 8*i, []string{"0xffffffffffffffff", "0"}[i/2])
-	}
-	a.WriteString("GLOBL keptMask<>(SB), RODATA|NOPTR, $32\n")
-	a.text("compress256", 40)
-	a.f("MOVQ words+0(FP), CX")
-	a.f("MOVQ dst+8(FP), DI")
-	a.f("MOVQ at+16(FP), R8")
-	a.f("MOVQ src+24(FP), SI")
-	a.f("MOVQ bits+32(FP), BX")
-	a.f("MOVQ DI, DX")
-	a.label("word")
-	a.f("MOVQ (BX), R9")
-	a.f("TESTQ R8, R8")
-	a.f("JZ follow")
-	a.f("MOVL (R8), AX")
-	a.f("LEAQ (DI)(AX*4), DX")
-	a.f("POPCNTQ R9, R10")
-	a.f("ADDL R10, (R8)")
-	a.f("ADDQ $4, R8")
-	a.label("follow")
+	a.text("compress256", 24)
+	a.f("MOVQ dst+0(FP), DI")
+	a.f("MOVQ src+8(FP), SI")
+	a.f("MOVQ bits+16(FP), R9")
 	a.f("TESTQ R9, R9")
 	a.f("JZ end")
 	a.label("entry")
 	a.f("TZCNTQ R9, AX")
 	a.f("MOVL (SI)(AX*4), R10")
-	a.f("MOVL R10, (DX)")
-	a.f("ADDQ $4, DX")
+	a.f("MOVL R10, (DI)")
+	a.f("ADDQ $4, DI")
 	a.f("BLSRQ R9, R9")
 	a.f("JNZ entry")
 	a.label("end")
-	a.f("ADDQ $256, SI")
-	a.f("ADDQ $8, BX")
-	a.f("DECQ CX")
-	a.f("JNZ word")
 	a.ret()
 }
 
@@ -561,7 +507,7 @@ func keptDeclarations() string {
 		for _, n := range reduceWidths {
 			stub("keptReduce%sx%d(m *KeptReduce)", v.name, n)
 		}
-		stub("compress%s(words int, dst *float32, at *uint32, src *float32, bits *uint64)", v.name)
 	}
+	stub("compress256(dst, src *float32, bits uint64)")
 	return a.String()
 }

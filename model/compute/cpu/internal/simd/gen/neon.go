@@ -196,7 +196,7 @@ func neonStubs() []string {
 	for _, n := range reduceWidths {
 		stub("keptReduce128x%d(m *KeptReduce)", n)
 	}
-	stub("compress128(words int, dst *float32, at *uint32, src *float32, bits *uint64)")
+	stub("compress128(dst, src *float32, bits uint64)")
 	stub("maskWords128(words int, x *float32, bits *uint64)")
 	stub("combine128(strips int, dst, coef, a *float32, lda, r int)")
 	stub("squares128(n int, x *float32) float64")

@@ -232,23 +232,13 @@ func keptReduceNEON(a *asm, n int) {
 
 // compressNEON writes
 //
-//	func compress128(words int, dst *float32, at *uint32, src *float32, bits *uint64)
+//	func compress128(dst, src *float32, bits uint64)
 //
-// as compress512, one element at a time.
+// as compress256.
 func compressNEON(a *asm) {
-	a.text("compress128", 40)
-	a.arguments("words", "R0", "dst", "R1", "at", "R2", "src", "R3", "bits", "R4")
-	a.f("MOVD R1, R5")
-	a.label("word")
-	a.f("MOVD.P 8(R4), R6")
-	a.f("CBZ R2, follow")
-	a.f("MOVWU (R2), R7")
-	a.f("ADD R7<<2, R1, R5")
-	popcount(a, "R6", "R8")
-	a.f("ADD R8, R7")
-	a.f("MOVW.P R7, 4(R2)")
-	a.label("follow")
-	a.f("CBZ R6, next")
+	a.text("compress128", 24)
+	a.arguments("dst", "R5", "src", "R3", "bits", "R6")
+	a.f("CBZ R6, end")
 	a.label("entry")
 	a.f("RBIT R6, R7")
 	a.f("CLZ R7, R7")
@@ -256,9 +246,6 @@ func compressNEON(a *asm) {
 	a.f("MOVW.P R8, 4(R5)")
 	drop(a)
 	a.f("BNE entry")
-	a.label("next")
-	a.f("ADD $256, R3")
-	a.f("SUBS $1, R0")
-	a.f("BNE word")
+	a.label("end")
 	a.f("RET")
 }
