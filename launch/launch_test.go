@@ -265,7 +265,7 @@ func launcherOf(t *testing.T, ranks string) (cmd *exec.Cmd, dir string) {
 	dir = t.TempDir()
 	t.Setenv("LAUNCH_TEST_DIR", dir)
 	cmd = exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "LAUNCH_TEST_ROLE=launcher", "LAUNCH_TEST_RANKS="+ranks, "LAUNCH_TEST_WHO=rank")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "LAUNCH_TEST_ROLE=launcher", "LAUNCH_TEST_RANKS="+ranks, "LAUNCH_TEST_WHO=rank")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -98,9 +98,14 @@ func (p *process) log() (string, <-chan struct{}) {
 func start(t *testing.T, as string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(os.Args[0], args...), done: make(chan struct{}), seen: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), role+"="+as), env...)
+	scratch, err := os.MkdirTemp("", "splora-test-") // which a killed launcher leaves behind
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Env = append(append(os.Environ(), role+"="+as, "TMPDIR="+scratch), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, p
 	p.cmd.WaitDelay = 10 * time.Second // a killed launcher's ranks may hold its stderr for a moment
+	t.Cleanup(func() { os.RemoveAll(scratch) })
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
