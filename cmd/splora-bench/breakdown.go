@@ -14,7 +14,7 @@ type kind struct {
 	name                  string
 	calls                 int
 	seconds, flops, bytes float64
-	alone                 float64 // of the products; 0: not known
+	alone                 float64 // of products and attention; 0: not known
 }
 
 // kinds sums operations by their name, the longest first.
@@ -45,7 +45,7 @@ func breakdown(m Measurement) string {
 	}
 	fmt.Fprintf(w, "rest\t\t%.1f\t%.1f %%\t\t\t\t\n", 1e3*(step-known), 100*(1-known/step))
 	w.Flush()
-	fmt.Fprintf(&b, "products and merges: %.0f %% of the step; by themselves they would take %.0f %% of it\n", 100*inProducts/step, 100*alone/step)
+	fmt.Fprintf(&b, "products, merges and attention: %.0f %% of the step; by themselves they would take %.0f %% of it\n", 100*inProducts/step, 100*alone/step)
 	return b.String()
 }
 

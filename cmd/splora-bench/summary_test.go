@@ -76,7 +76,7 @@ func TestTheBreakdownSumsKindsAndNamesTheRest(t *testing.T) {
 			t.Errorf("no row %v in:\n%s", want, text)
 		}
 	}
-	if !strings.Contains(text, "products and merges: 50 % of the step; by themselves they would take 40 % of it") {
+	if !strings.Contains(text, "products, merges and attention: 50 % of the step; by themselves they would take 40 % of it") {
 		t.Errorf("the whole is not told:\n%s", text)
 	}
 }

@@ -33,7 +33,7 @@ type tallied struct {
 	Op
 	spent time.Duration
 	work  time.Duration
-	again func() // the call once more: of products, whose operands outlive it
+	again func() // the call once more: of products and attention, whose operands outlive it
 }
 
 func newTally(b *cpu.Backend) *tally { return &tally{Backend: b, ops: map[[2]string]*tallied{}} }
@@ -73,7 +73,7 @@ func (t *tally) steps(n int) []Op {
 	return ops
 }
 
-// alone times every product by itself: the best of some calls.
+// alone times every product, and attention, by itself: the best of some calls.
 func (t *tally) alone() {
 	for _, o := range t.order {
 		for k := 0; o.again != nil && k < 6; k++ {
@@ -147,11 +147,13 @@ func pairs(m compute.Attn) (n float64) {
 }
 
 func (t *tally) Attention(y, lse, q, k, v tensor.Tensor, m compute.Attn) {
-	t.time("attention", "", 4*pairs(m)*float64(m.D), func() { t.Backend.Attention(y, lse, q, k, v, m) }, y, q, k, v)
+	f := func() { t.Backend.Attention(y, lse, q, k, v, m) }
+	t.time("attention", "", 4*pairs(m)*float64(m.D), f, y, q, k, v).again = f
 }
 
 func (t *tally) AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v tensor.Tensor, m compute.Attn) {
-	t.time("attention backward", "", 10*pairs(m)*float64(m.D), func() { t.Backend.AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v, m) }, dq, dk, dv, dy, y, q, k, v)
+	f := func() { t.Backend.AttentionBackward(dq, dk, dv, dy, y, lse, q, k, v, m) }
+	t.time("attention backward", "", 10*pairs(m)*float64(m.D), f, dq, dk, dv, dy, y, q, k, v).again = f
 }
 
 func (t *tally) RMSNorm(y, rstd, x, w tensor.Tensor, eps float32) {
