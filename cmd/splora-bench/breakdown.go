@@ -14,7 +14,7 @@ type kind struct {
 	name                  string
 	calls                 int
 	seconds, flops, bytes float64
-	alone                 float64 // of products and attention; 0: not known
+	alone                 float64 // of products, merges and attention; 0: not known
 }
 
 // kinds sums operations by their name, the longest first.
@@ -30,7 +30,7 @@ func kinds(ops []Op) []kind {
 // breakdown is a table of where the time of a step goes, and what it says of the whole.
 func breakdown(m Measurement) string {
 	var b strings.Builder
-	var known, inProducts, alone float64
+	var known, timed, alone float64
 	step := m.Step()
 	fmt.Fprintf(&b, "where a step of %.3f s goes on %s; multiply-adds of the vector units: at most %.0f GFLOP/s\n", step, m.Backend, m.Peak/1e9)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -40,12 +40,12 @@ func breakdown(m Measurement) string {
 		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f %%\t%s\t%s\t%.1f\t\n", k.name, k.calls, 1e3*k.seconds, 100*k.seconds/step,
 			rate(k.flops, k.seconds), rate(k.flops, k.alone), k.bytes/k.seconds/1e9)
 		if k.alone > 0 {
-			inProducts, alone = inProducts+k.seconds, alone+k.alone
+			timed, alone = timed+k.seconds, alone+k.alone
 		}
 	}
 	fmt.Fprintf(w, "rest\t\t%.1f\t%.1f %%\t\t\t\t\n", 1e3*(step-known), 100*(1-known/step))
 	w.Flush()
-	fmt.Fprintf(&b, "products, merges and attention: %.0f %% of the step; by themselves they would take %.0f %% of it\n", 100*inProducts/step, 100*alone/step)
+	fmt.Fprintf(&b, "products, merges and attention: %.0f %% of the step; by themselves they would take %.0f %% of it\n", 100*timed/step, 100*alone/step)
 	return b.String()
 }
 

@@ -33,7 +33,7 @@ type tallied struct {
 	Op
 	spent time.Duration
 	work  time.Duration
-	again func() // the call once more: of products and attention, whose operands outlive it
+	again func() // the call once more: of products, merges and attention, whose operands outlive it
 }
 
 func newTally(b *cpu.Backend) *tally { return &tally{Backend: b, ops: map[[2]string]*tallied{}} }
@@ -73,7 +73,7 @@ func (t *tally) steps(n int) []Op {
 	return ops
 }
 
-// alone times every product, and attention, by itself: the best of some calls.
+// alone times every product, merge and attention by itself: the best of some calls.
 func (t *tally) alone() {
 	for _, o := range t.order {
 		for k := 0; o.again != nil && k < 6; k++ {

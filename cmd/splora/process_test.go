@@ -98,7 +98,7 @@ func (p *process) log() (string, <-chan struct{}) {
 func start(t *testing.T, as string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(os.Args[0], args...), done: make(chan struct{}), seen: make(chan struct{})}
-	scratch, err := os.MkdirTemp("", "splora-test-") // which a killed launcher leaves behind
+	scratch, err := os.MkdirTemp("", "splora-test-") // where a killed launcher leaves its directory
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 //
 // Merge, Gemm and Mask through the slot are their twin, which a backend may take for those that it has no better way for. slot, KeptSlot elements or
 // more in the type of x, is scratch memory for W̃ or G; its content is unspecified before and after. b [out,r] and a [r,in] are F32 and may be absent where W̃ is read: W̃ = W. x, dx are [N,in], y, dy
-// [N,out], all F32 or all BF16; W̃, G, and A and B where they meet G, are then rounded to BF16, as in the slot.
+// [N,out], all F32 or all BF16; W̃ is then rounded to BF16, as in the slot, and G, and A and B where they meet it, may be.
 type SparseLinear interface {
 	// WalksKept reports whether these are there, and expected to be faster than their twin, for n rows of type x. It depends on the shape, the
 	// density and the backend, not on the number of threads.

@@ -27,6 +27,7 @@ func TestASurveySaysBeforehandWhatTheBackendComesToHold(t *testing.T) {
 		{192, 260, 4, 1, 400, 1, 16, decoder.RecomputeBlock, decoder.MemoryReuse, tensor.F32},
 		{192, 260, 4, 2, 210, 1, 16, decoder.RecomputeBlock, decoder.MemoryReuse, tensor.BF16},
 		{192, 260, 4, 4, 97, 2, 16, decoder.RecomputeNone, decoder.MemoryFused, tensor.BF16},
+		{192, 256, 4, 4, 97, 2, 16, decoder.RecomputeNone, decoder.MemoryFused, tensor.BF16},
 		{384, 200, 6, 6, 97, 3, 8, decoder.RecomputeNone, decoder.MemoryReuse, tensor.F32},
 	} {
 		for _, isa := range append(cpu.ISAs(), "") {
@@ -55,9 +56,15 @@ func TestASurveySaysBeforehandWhatTheBackendComesToHold(t *testing.T) {
 				t.Errorf("%s: said %d bytes, held %d", name, said.Scratch, held)
 			}
 			if isa == "" {
-				if held := step(t, be, be, arch, w, lc, o); held != said.Scratch {
+				fresh := cpu.New(cpu.Config{Threads: threads})
+				model(t, fresh, fresh, arch, w, lc, o)
+				if held := fresh.Scratch(); held != said.Scratch {
+					t.Errorf("%s: said %d bytes, reserved %d", name, said.Scratch, held)
+				}
+				if held := step(t, fresh, fresh, arch, w, lc, o); held != said.Scratch {
 					t.Errorf("%s: said %d bytes, reserved and held %d", name, said.Scratch, held)
 				}
+				fresh.Close()
 			}
 			be.Close()
 		}
@@ -70,8 +77,8 @@ type shy struct {
 	compute.SparseLinear
 }
 
-// step is a training step on b, which is be or shy; it gives be's buffers afterwards.
-func step(t *testing.T, be *cpu.Backend, b compute.Backend, c decoder.Config, w decoder.Weights, lc lora.Config, o decoder.Options) int {
+// model is a model with adapters on b, which is be or shy.
+func model(t *testing.T, be *cpu.Backend, b compute.Backend, c decoder.Config, w decoder.Weights, lc lora.Config, o decoder.Options) (*decoder.Model, *lora.Adapters) {
 	t.Helper()
 	shapes, err := decoder.Targets(c, w, lc)
 	if err != nil {
@@ -83,6 +90,13 @@ func step(t *testing.T, be *cpu.Backend, b compute.Backend, c decoder.Config, w 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m, ad
+}
+
+// step is a training step; it gives be's buffers afterwards.
+func step(t *testing.T, be *cpu.Backend, b compute.Backend, c decoder.Config, w decoder.Weights, lc lora.Config, o decoder.Options) int {
+	t.Helper()
+	m, ad := model(t, be, b, c, w, lc, o)
 	n := o.Batch * o.Seq
 	in := decoder.Batch{B: o.Batch, T: o.Seq, Tokens: make([]int32, n), Targets: make([]int32, n)}
 	for i := range in.Tokens {

@@ -20,9 +20,10 @@ type flashBackTask struct {
 type flashStage uint8
 
 const (
-	flashBegin flashStage = iota // sums are 0, δ
+	flashBegin flashStage = iota // sums are 0, δ; on a unit operands are packed
 	flashPairs
-	flashEnd // BF16: sums are rounded
+	flashEnd   // BF16: sums are rounded
+	flashWhole // on a unit: all of them for a head, one after the other
 )
 
 // flashHeads is the number of key/value heads whose gradients are summed at a time: with BF16 they stand in float32 meanwhile.

@@ -32,21 +32,18 @@ type unitBackTask struct {
 	stage flashStage
 }
 
-// flashWhole is all stages of a head, one after the other.
-const flashWhole = flashEnd + 1
-
-// unitRound says which key/value heads, b·Hkv + kv, stand packed.
+// unitRound says which key/value heads, b·Hkv + kv, stand packed; by heads number n is that of worker n.
 type unitRound struct{ of [unitHeads]int }
 
-// begin makes it heads from first on, as many as stand at a time.
-func (r *unitRound) begin(m *attn, first int) (heads int) {
+// hold makes it heads from first on, as many as stand at a time.
+func (r *unitRound) hold(m *attn, first int) (heads int) {
 	for n := range r.of {
 		r.of[n] = first + n
 	}
 	return min(unitHeads, m.B*m.Hkv-first)
 }
 
-// byHeads reports whether each thread does heads by itself, which then stay in its second cache: where that leaves none without work. It adds
+// byHeads reports whether each thread does heads by itself, which then stay in its second cache: where that leaves none without work for long. It adds
 // the same numbers in the same order.
 func (m *attn) byHeads(threads int) bool {
 	heads := m.B * m.Hkv
@@ -62,7 +59,7 @@ func (m *attn) unitSets(threads int) int {
 }
 
 // unitBackBuffers are the packed operands: panels of rows of q, dy, k, v, with D as inner elements, and by block those of their transposes,
-// with tokens as inner elements; and the sums.
+// with tokens as inner elements; the sums; and the bounds of all panels of tokens.
 type unitBackBuffers struct {
 	q, dy, k, v, qT, dyT, kT []uint16
 	dq, dk, dv               []float32
@@ -132,7 +129,7 @@ func (b *Backend) backwardOnUnit(a attnBack) {
 		return
 	}
 	for first := 0; first < t.B*t.Hkv; first += unitHeads {
-		pieces := t.unitRound.begin(&t.attn, first) * t.unitBlocks()
+		pieces := t.hold(&t.attn, first) * t.unitBlocks()
 		t.stage = flashBegin
 		b.pool.run(t, pieces, 1)
 		t.stage = flashPairs
@@ -339,7 +336,8 @@ func (t *unitBackTask) multiply(w *worker, c *float32, a, b *uint16) {
 
 // panel makes the weights of queries [i, end) of query head g and keys [j0, j1), and adds to dq.
 func (t *unitBackTask) panel(w *worker, n, g, qb, kb, i, end, j0, j1 int) {
-	u, b, deep, qh, p := &w.unitBack, t.of[n]/t.Hkv, t.deep(), n*t.group()+g, i%unitBlock/amx.Rows
+	b, _ := t.head(&t.attn, n)
+	u, deep, qh, p := &w.unitBack, t.deep(), n*t.group()+g, i%unitBlock/amx.Rows
 	across := max(0, steps(min(j1, t.keys(end-1))-j0))
 	for j := across; j < steps(j1-j0); j++ { // later than all of these queries
 		clear(u.dsb[(j*unitAcross+p)*unitStep:][:unitStep])

@@ -60,7 +60,7 @@ func (b *Backend) aheadOnUnit(a attnTask) {
 		return
 	}
 	for first := 0; first < t.B*t.Hkv; first += unitHeads {
-		heads := t.unitRound.begin(&t.attn, first)
+		heads := t.hold(&t.attn, first)
 		t.stage = flashBegin
 		b.pool.run(t, heads*t.unitBlocks(), 1)
 		t.stage = flashPairs

@@ -17,7 +17,7 @@ import (
 //	G  a row of dyᵀ stays in registers, one sum per kept position, sixteen of them folded into one register
 //
 // With bfloat16 and AVX512_BF16 a multiply-add takes a pair: at 2:4 the two kept weights of four, where the panel has all six pairs of four inputs
-// side by side; and in G, whatever the pattern, a pair of tokens. Sums are float32.
+// side by side; and in G, whatever the pattern, a pair of tokens. Sums are float32. dx, and y of other patterns, are dense products.
 //
 // Beside the slot it takes scratch memory of its own, which grows to what the largest layer needs: panels of at most keptTokens tokens,
 // 4·keptTokens·(in + out) bytes (6·keptTokens·in in pairs), one bit per weight for Mᵀ, and parts of dA, one for each reduceRows outputs, 4·in bytes
@@ -87,13 +87,13 @@ func (b *Backend) walksTwoOfFour(w *sparse.Weight) bool {
 	return b.walksPairs(w) && w.Pattern == sparse.Pattern{N: 2, M: 4}
 }
 
-// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole in panels, for dx, or G packed in float32.
+// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx, or G packed in float32.
 func (b *Backend) KeptSlot(w *sparse.Weight, x tensor.DType) int {
 	switch {
 	case b.masks(w, x):
 		return 0
 	case x == tensor.BF16:
-		return max(roundUp(w.Out, amx.Rows)*roundUp(w.In, amx.Rows), 2*w.NNZ())
+		return max(w.Out*w.In, 2*w.NNZ())
 	}
 	return w.NNZ()
 }
@@ -131,8 +131,7 @@ func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am
 	b.walk(y, x, t.t, beta)
 }
 
-// KeptInput sets dx = dy·W̃ + β·dx. Along the outputs a pattern leaves no pairs: with bfloat16 the product is dense, and W̃ is merged into the
-// panels that it wants.
+// KeptInput sets dx = dy·W̃ + β·dx. Along the outputs a pattern leaves no pairs: with bfloat16 the product is dense.
 func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	if b.masks(w, dx.DType) {
 		masked("masked input", dx, dy, w, bm, am)

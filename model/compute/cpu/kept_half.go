@@ -75,7 +75,7 @@ func (b *Backend) runPairs(buf *[]float32, p panels, six bool) panels {
 
 // keptInputHalf is KeptInput in bfloat16.
 func (b *Backend) keptInputHalf(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
-	if !b.mergesPanels() {
+	if !b.mergesPanels(w) {
 		b.Gemm(dx, 1, dy, false, b.dense(w, slot, bm, am, s), false, beta)
 		return
 	}
@@ -88,9 +88,9 @@ func (b *Backend) keptInputHalf(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm
 	b.runUnit(t)
 }
 
-// mergesPanels reports whether W̃ is merged into panels of a product of pairs.
-func (b *Backend) mergesPanels() bool {
-	return b.unit.Kernels != nil && b.kern.Kept.MergePairs[0] != nil
+// mergesPanels reports whether W̃ is merged into panels of a product of pairs: whole ones, which take no more room than its rows.
+func (b *Backend) mergesPanels(w *sparse.Weight) bool {
+	return b.unit.Kernels != nil && w.Out%amx.Rows == 0 && w.In%amx.Rows == 0
 }
 
 // keptPanelsTask sets the panels of a side, whose rows are the inputs and whose inner elements are the outputs, to W̃ = M ⊙ (W + s·B·A); a piece is
@@ -126,25 +126,17 @@ func (t *keptPanelsTask) do(w *worker, c, end int) {
 	}
 }
 
-// step merges a step, outputs from i on, of the panels of 64 inputs from j on.
+// step merges a step, outputs from i on, of the panels of 64 inputs from j on, of which the second one may not be there.
 func (t *keptPanelsTask) step(w *worker, i, j int, at []uint32, coef, a []float32) {
-	rows, cols := min(amx.Rows, t.w.Out-i), min(64, t.w.In-j)
-	w.work.Merged += rows * cols
 	k0 := i / unitK * unitK
-	kc := min(unitK, t.w.Out-k0)
-	first, panel := (i-k0)/amx.Rows*amx.Part/2, 0
-	dst := t.to.at(j/amx.Rows, k0, kc)[first:][:amx.Part/2]
-	if rows < amx.Rows {
-		clear(dst)
-	}
-	if cols > amx.Rows {
-		panel = 2 * t.to.size(kc)
-		if rows < amx.Rows {
-			clear(t.to.at(j/amx.Rows+1, k0, kc)[first:][:amx.Part/2])
-		}
-	}
+	kc, cols := min(unitK, t.w.Out-k0), min(64, t.w.In-j)
+	w.work.Merged += amx.Rows * cols
+	dst := t.to.at(j/amx.Rows, k0, kc)[(i-k0)/amx.Rows*amx.Part/2:]
 	m := &w.keptMerge
-	*m = simd.KeptMerge{Rows: rows, Dst: unsafe.Pointer(&dst[0]), Panel: panel, Bits: &t.w.RowBits(i)[j/64], Step: t.w.Words(),
-		Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
+	*m = simd.KeptMerge{Rows: amx.Rows, Dst: unsafe.Pointer(&dst[0]), Bits: &t.w.RowBits(i)[j/64], Step: t.w.Words(), Values: valuesAt(t.w.Values, 0),
+		At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
+	if cols > amx.Rows {
+		m.Panel = 2 * t.to.size(kc)
+	}
 	t.kern.MergePairs[format(t.w.Values.DType)](m)
 }

@@ -83,6 +83,7 @@ func (s *survey) Reserve() {
 		sizes.full[i] = s.shared[fmt.Sprint("unitBack full ", i)] / 4
 	}
 	b.unitBack.grow(sizes)
+	sized(&b.unitBack.runs, s.shared["unitBack runs"]/int(unsafe.Sizeof(bounds{})))
 	sized(&b.kept.starts, s.shared["kept.starts"]/4)
 	sized(&b.kept.bits, s.shared["kept.bits"]/8)
 	sized(&b.sums, s.shared["sums"]/8)
@@ -191,11 +192,13 @@ func (s *survey) unit(t unitTask) {
 		rows *= min(t.group, t.moving.panels())
 	}
 	s.shared.at("gemm.fixed", 2*t.fixed.size(t.k)*t.fixed.panels())
-	panel := t.moving.size(min(t.k, t.kc))
-	if t.together > 1 {
-		panel = t.together * (panel + panelGap)
+	if t.moving.packed == nil {
+		panel := t.moving.size(min(t.k, t.kc))
+		if t.together > 1 {
+			panel = t.together * (panel + panelGap)
+		}
+		s.each(t.pieces(), "unit.panel", 2*panel)
 	}
-	s.each(t.pieces(), "unit.panel", 2*panel)
 	s.each(t.pieces(), "unit.blocks", 4*rows*amx.Block)
 }
 
@@ -370,14 +373,16 @@ func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, b, a tenso
 
 // keptInputHalf is dx in bfloat16.
 func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
-	if !s.b.mergesPanels() {
+	if !s.b.mergesPanels(w) {
 		s.Gemm(dx, 1, dy, false, s.dense(w, dx.DType, b, a, scale), false, 0)
 		return
 	}
 	t := keptPanelsTask{mergeTask: mergeTask{w: w, r: a.Rows}}
 	s.each(t.pieces(), "at", 4*min(panelRows, w.Out))
 	s.each(t.pieces(), "buf", 4*t.scratch())
-	s.unit(s.b.newMerged(dx, dy, 0))
+	u := s.b.newMerged(dx, dy, 0)
+	u.moving.packed = []uint16{} // in the slot
+	s.unit(u)
 }
 
 // dense is W̃ in the slot, merged.
@@ -464,7 +469,7 @@ func (s *survey) walk(y, x tensor.Tensor) {
 		wide, space = len(k.Half.Walk)*k.Lanes, sixOf(x.Cols)
 		s.pairs(x.Cols, wide)
 	}
-	t := walkTask{x: panels{wide: wide}, y: y}
+	t := walkTask{x: panels{wide: wide}}
 	s.shared.at("kept.x", 4*roundUp(min(x.Rows, keptTokens), wide)*space)
 	s.each(y.Cols, "buf", 4*t.scratch())
 }

@@ -119,7 +119,8 @@ func walk256(a *asm, n int) {
 //
 //	func walk512x8(rows int, y, x *float32, bits *uint64, step int, values *float32)
 //
-// what walk256 does. Two rows go side by side, while both have four more values: each fills the time in which the other's sums wait.
+// what walk256 does, but what a row has beyond the last four that both have goes to its first sum. Two rows go side by side: each fills the time
+// in which the other's sums wait.
 func walk512(a *asm, n int) {
 	a.text(fmt.Sprintf("walk512x%d", n), 48)
 	for _, arg := range []struct{ name, reg string }{{"rows+0", "CX"}, {"y+8", "DI"}, {"x+16", "SI"}, {"bits+24", "BX"}, {"step+32", "R8"}, {"values+40", "DX"}} {
@@ -147,7 +148,7 @@ func walkRows(a *asm, n, rows int) {
 		sets = 2
 	}
 	sum := func(r, s, i int) int { return (r*sets+s)*n + i }
-	words, values := []string{"R9", "R10"}, []string{"DX", "R13"}
+	masks, values := []string{"R9", "R10"}, []string{"DX", "R13"}
 	label := func(name string) string { return fmt.Sprintf("%s%d", name, rows) }
 	a.f("MOVQ (BX), R9")
 	a.f("POPCNTQ R9, R11")
@@ -173,14 +174,14 @@ func walkRows(a *asm, n, rows int) {
 			}
 		}
 	}
-	next := func(r, u int) { // adds the next value of row r, which register value + r holds, to partial sum u
-		a.f("TZCNTQ %s, AX", words[r])
+	add := func(r, u int) { // adds the next value of row r, which register value + r holds, to partial sum u
+		a.f("TZCNTQ %s, AX", masks[r])
 		width(a, "AX", 64*n)
 		a.f("ADDQ SI, AX") // an indexed operand would split the multiply-adds in two
 		for i := range n {
 			a.f("VFMADD231PS %d(AX), Z%d, Z%d", 64*i, value+r, sum(r, u%sets, i))
 		}
-		a.f("BLSRQ %s, %s", words[r], words[r])
+		a.f("BLSRQ %s, %s", masks[r], masks[r])
 	}
 	a.f("SHRQ $2, R11")
 	a.f("JZ %s", label("rest"))
@@ -193,7 +194,7 @@ func walkRows(a *asm, n, rows int) {
 	for u := range 4 {
 		for r := range rows {
 			a.f("VPERMILPS $%d, Z%d, Z%d", 0x55*u, quads+r, value+r)
-			next(r, u)
+			add(r, u)
 		}
 	}
 	a.f("DECQ R11")
@@ -201,12 +202,12 @@ func walkRows(a *asm, n, rows int) {
 	a.label(label("rest"))
 	for r := range rows {
 		done := label(fmt.Sprintf("done%dof", r))
-		a.f("TESTQ %s, %s", words[r], words[r])
+		a.f("TESTQ %s, %s", masks[r], masks[r])
 		a.f("JZ %s", done)
 		a.label(label(fmt.Sprintf("one%dof", r)))
 		a.f("VBROADCASTSS (%s), Z%d", values[r], value+r)
 		a.f("ADDQ $4, %s", values[r])
-		next(r, 0)
+		add(r, 0)
 		a.f("JNZ %s", label(fmt.Sprintf("one%dof", r)))
 		a.label(done)
 	}
