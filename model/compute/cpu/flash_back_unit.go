@@ -27,20 +27,14 @@ const (
 type unitBackTask struct {
 	attnBack
 	unitRound
-	on    *unitBackBuffers
-	turn  int
-	stage flashStage
+	on   *unitBackBuffers
+	turn int
 }
 
-// unitRound says which key/value heads, b·Hkv + kv, stand packed; by heads number n is that of worker n.
-type unitRound struct{ of [unitHeads]int }
-
-// hold makes it heads from first on, as many as stand at a time.
-func (r *unitRound) hold(m *attn, first int) (heads int) {
-	for n := range r.of {
-		r.of[n] = first + n
-	}
-	return min(unitHeads, m.B*m.Hkv-first)
+// unitRound says which key/value heads, b·Hkv + kv, stand packed, and what is done with them; by heads number n is that of worker n.
+type unitRound struct {
+	of    [unitHeads]int
+	stage flashStage
 }
 
 // byHeads reports whether each thread does heads by itself, which then stay in its second cache: where that leaves none without work for long. It adds
@@ -120,16 +114,11 @@ func (b *Backend) flashOnUnit(x tensor.Tensor) bool {
 
 func (b *Backend) backwardOnUnit(a attnBack) {
 	b.tasks.unitBack = unitBackTask{attnBack: a, on: &b.unitBack}
-	t, threads := &b.tasks.unitBack, b.pool.threads()
+	t := &b.tasks.unitBack
+	t.on.grow(t.unitBackSizes(t.unitSets(b.pool.threads())))
 	t.setRuns(&t.on.runs)
-	t.on.grow(t.unitBackSizes(t.unitSets(threads)))
-	if t.byHeads(threads) {
-		t.stage = flashWhole
-		b.pool.run(t, t.B*t.Hkv, 1)
-		return
-	}
-	for first := 0; first < t.B*t.Hkv; first += unitHeads {
-		pieces := t.hold(&t.attn, first) * t.unitBlocks()
+	b.rounds(t, &t.attn, &t.unitRound, func(heads int) {
+		pieces := heads * t.unitBlocks()
 		t.stage = flashBegin
 		b.pool.run(t, pieces, 1)
 		t.stage = flashPairs
@@ -138,6 +127,22 @@ func (b *Backend) backwardOnUnit(a attnBack) {
 		}
 		t.stage = flashEnd
 		b.pool.run(t, pieces, 1)
+	})
+}
+
+// rounds runs t, attention of m on a unit, by heads, or round by round of as many as stand packed.
+func (b *Backend) rounds(t task, m *attn, r *unitRound, round func(heads int)) {
+	all := m.B * m.Hkv
+	if m.byHeads(b.pool.threads()) {
+		r.stage = flashWhole
+		b.pool.run(t, all, 1)
+		return
+	}
+	for first := 0; first < all; first += unitHeads {
+		for n := range r.of {
+			r.of[n] = first + n
+		}
+		round(min(unitHeads, all-first))
 	}
 }
 

@@ -20,7 +20,6 @@ type unitAheadTask struct {
 	lse        []float32
 	qt, kt, vt tensor.Tensor
 	on         *unitBackBuffers // k, and vᵀ in kT
-	stage      flashStage
 }
 
 // unitAheadScratch is a worker's: a panel of queries, its scores, weights and results, and what its rows have.
@@ -51,21 +50,15 @@ func unitAheadBytes(deep, panels int) int {
 
 func (b *Backend) aheadOnUnit(a attnTask) {
 	b.tasks.unitAhead = unitAheadTask{attn: a.attn, y: a.y, lse: a.lse, qt: a.qt, kt: a.kt, vt: a.vt, on: &b.unitBack}
-	t, threads := &b.tasks.unitAhead, b.pool.threads()
+	t := &b.tasks.unitAhead
+	t.on.grow(t.unitAheadSizes(t.unitSets(b.pool.threads())))
 	t.setRuns(&t.on.runs)
-	t.on.grow(t.unitAheadSizes(t.unitSets(threads)))
-	if t.byHeads(threads) {
-		t.stage = flashWhole
-		b.pool.run(t, t.B*t.Hkv, 1)
-		return
-	}
-	for first := 0; first < t.B*t.Hkv; first += unitHeads {
-		heads := t.hold(&t.attn, first)
+	b.rounds(t, &t.attn, &t.unitRound, func(heads int) {
 		t.stage = flashBegin
 		b.pool.run(t, heads*t.unitBlocks(), 1)
 		t.stage = flashPairs
 		b.pool.run(t, heads*t.panels(), 1)
-	}
+	})
 }
 
 // panels is the number of panels of queries of a key/value head.

@@ -62,8 +62,8 @@ func (t *tiles) word(i, k int) *uint64 { return &t.bits[i*t.step+k*t.block] }
 
 // WalksKept reports whether the products over kept weights are faster than the dense ones through the slot. As measured with all three
 // instruction sets: they are by a tenth to a half at 2:4, by half at 30 % kept and more below, and equal near 57 %, from 64 tokens and
-// 128 inputs and outputs on. Smaller ones are merged and packed for too little work. With bfloat16 y at 2:4 is by a fifth, and G by two fifths at half
-// kept and more below; dx, and y of other patterns, are the dense ones.
+// 128 inputs and outputs on. Smaller ones are merged and packed for too little work. With bfloat16 y at 2:4 is by two fifths, G by half
+// at half kept and more below, and dx by 3 to 25 %, for W̃ goes straight into panels; y of other patterns is the dense one.
 //
 // On tiles they are masked instead, which saves the passes over the slot whatever the density; the walk is faster below walkBelow. From more
 // rows than one block of panels has, W̃ is merged again for each block, and the way through the slot is faster: by 13 to 20 % at 1024

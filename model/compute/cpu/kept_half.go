@@ -106,16 +106,11 @@ const panelRows = 4 * amx.Rows
 
 func (t *keptPanelsTask) pieces() int { return (t.w.Out + panelRows - 1) / panelRows }
 
-// scratch is the floats that a piece takes: s·B of its rows, and a block of A.
-func (t *keptPanelsTask) scratch() int { return (panelRows + 64) * t.r }
-
 func (t *keptPanelsTask) do(w *worker, c, end int) {
 	for ; c < end; c++ {
 		i0 := c * panelRows
 		rows := min(panelRows, t.w.Out-i0)
-		buf := w.scratch(t.scratch())
-		coef, a := buf[:rows*t.r], buf[panelRows*t.r:]
-		t.coefs(coef, i0)
+		coef, a := t.factors(w, i0, rows, 64)
 		at := t.starts(w, i0, rows)
 		for j := 0; j < t.w.In; j += 64 {
 			t.columns(a, j, 64)

@@ -15,16 +15,11 @@ type keptMergeTask struct {
 	t    tiles
 }
 
-// scratch is the floats that a piece takes: s·B of its rows, and a block of A.
-func (t *keptMergeTask) scratch() int { return (keptRows + 64) * t.r }
-
 func (t *keptMergeTask) do(w *worker, c, end int) {
 	for ; c < end; c++ {
 		i0 := c * keptRows
 		rows := min(keptRows, t.t.rows-i0)
-		buf := w.scratch(t.scratch())
-		coef, a := buf[:rows*t.r], buf[keptRows*t.r:]
-		t.coefs(coef, i0)
+		coef, a := t.factors(w, i0, rows, 64)
 		at := t.starts(w, i0, rows)
 		t.t.place(c, int(at[0]))
 		m := &w.keptMerge

@@ -32,8 +32,16 @@ const mergeRows = 32
 // grain is the number of rows of a piece. No result depends on it.
 func (t *mergeTask) grain() int { return max(mergeRows, grain(t.w.In*(t.r+2))) }
 
-// scratch is the floats that a piece of so many rows takes: s·B of its rows and a chunk of A.
-func (t *mergeTask) scratch(rows int) int { return (rows + chunk) * t.r }
+// scratch is the floats that a piece takes: s·B of its rows and so many columns of A.
+func (t *mergeTask) scratch(rows, cols int) int { return (rows + cols) * t.r }
+
+// factors are s·B of rows rows from i on, and room for cols columns of A.
+func (t *mergeTask) factors(w *worker, i, rows, cols int) (coef, a []float32) {
+	buf := w.scratch(t.scratch(rows, cols))
+	coef, a = buf[:rows*t.r], buf[rows*t.r:]
+	t.coefs(coef, i)
+	return coef, a
+}
 
 // newMerge is a merge without its destination.
 func newMerge(op string, w *sparse.Weight, bm, am tensor.Tensor, s float32) mergeTask {
@@ -58,9 +66,7 @@ func (t *mergeTask) coefs(dst []float32, i int) {
 const chunk = 2 * sparse.Block
 
 func (t *mergeTask) do(w *worker, i, j int) {
-	buf := w.scratch(t.scratch(j - i))
-	coef, near := buf[:(j-i)*t.r], buf[(j-i)*t.r:]
-	t.coefs(coef, i)
+	coef, near := t.factors(w, i, j-i, chunk)
 	for k := 0; k < t.w.In; k += chunk {
 		n := min(chunk, t.w.In-k)
 		a := t.columns(near, k, n)

@@ -324,7 +324,7 @@ func (s *survey) AttentionBackward(dq, _, _, _, _, _, _, _, _ tensor.Tensor, m c
 func (s *survey) Merge(dst tensor.Tensor, w *sparse.Weight, _, a tensor.Tensor, _ float32) {
 	s.strips(w.Out, dst, 0, 1, 0)
 	t := mergeTask{w: w, r: a.Rows}
-	s.each((w.Out+t.grain()-1)/t.grain(), "buf", 4*t.scratch(min(t.grain(), w.Out)))
+	s.each((w.Out+t.grain()-1)/t.grain(), "buf", 4*t.scratch(min(t.grain(), w.Out), chunk))
 }
 
 func (s *survey) SumSquares(x tensor.Tensor) float64 {
@@ -349,9 +349,7 @@ func (s *survey) KeptForward(y, x, _ tensor.Tensor, w *sparse.Weight, b, a tenso
 		return
 	}
 	s.starts(w.Out, w.In)
-	t := keptMergeTask{mergeTask: mergeTask{r: a.Rows}}
-	s.each(w.Out/keptRows+1, "at", 4*min(keptRows, w.Out))
-	s.each(w.Out/keptRows+1, "buf", 4*t.scratch())
+	s.keptMerge(w.Out/keptRows+1, min(keptRows, w.Out), a.Rows)
 	s.walk(y, x)
 }
 
@@ -371,15 +369,21 @@ func (s *survey) KeptInput(dx, dy, _ tensor.Tensor, w *sparse.Weight, b, a tenso
 	s.walk(dx, dy)
 }
 
+// keptMerge is a merge of packed values, so many rows in a piece, 64 columns at a time.
+func (s *survey) keptMerge(pieces, rows, rank int) {
+	t := mergeTask{r: rank}
+	s.each(pieces, "at", 4*rows)
+	s.each(pieces, "buf", 4*t.scratch(rows, 64))
+}
+
 // keptInputHalf is dx in bfloat16.
 func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
 	if !s.b.mergesPanels(w) {
 		s.Gemm(dx, 1, dy, false, s.dense(w, dx.DType, b, a, scale), false, 0)
 		return
 	}
-	t := keptPanelsTask{mergeTask: mergeTask{w: w, r: a.Rows}}
-	s.each(t.pieces(), "at", 4*min(panelRows, w.Out))
-	s.each(t.pieces(), "buf", 4*t.scratch())
+	t := keptPanelsTask{mergeTask: mergeTask{w: w}}
+	s.keptMerge(t.pieces(), min(panelRows, w.Out), a.Rows)
 	u := s.b.newMerged(dx, dy, 0)
 	u.moving.packed = []uint16{} // in the slot
 	s.unit(u)

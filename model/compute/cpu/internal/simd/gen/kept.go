@@ -123,9 +123,7 @@ func walk256(a *asm, n int) {
 // in which the other's sums wait.
 func walk512(a *asm, n int) {
 	a.text(fmt.Sprintf("walk512x%d", n), 48)
-	for _, arg := range []struct{ name, reg string }{{"rows+0", "CX"}, {"y+8", "DI"}, {"x+16", "SI"}, {"bits+24", "BX"}, {"step+32", "R8"}, {"values+40", "DX"}} {
-		a.f("MOVQ %s(FP), %s", arg.name, arg.reg)
-	}
+	a.read("MOVQ", "rows", "CX", "y", "DI", "x", "SI", "bits", "BX", "step", "R8", "values", "DX")
 	a.f("SHLQ $3, R8")
 	a.f("DECQ CX")
 	a.f("JLE last")
@@ -144,9 +142,6 @@ func walk512(a *asm, n int) {
 func walkRows(a *asm, n, rows int) {
 	const quads, value = 28, 30
 	sets := max(1, 4/n)
-	if n == 3 {
-		sets = 2
-	}
 	sum := func(r, s, i int) int { return (r*sets+s)*n + i }
 	masks, values := []string{"R9", "R10"}, []string{"DX", "R13"}
 	label := func(name string) string { return fmt.Sprintf("%s%d", name, rows) }

@@ -65,9 +65,7 @@ func pairDotBytes(disp int, base string, s1, d int) []byte {
 // just those two inputs; y has rows of n registers of float32, x of n registers of pairs. Four rows go side by side, and the rest one by one.
 func pairWalk(a *asm, n int) {
 	a.text(fmt.Sprintf("pairWalk512x%d", n), 48)
-	for _, arg := range []struct{ name, reg string }{{"rows+0", "CX"}, {"y+8", "DI"}, {"bits+24", "BX"}, {"step+32", "R8"}, {"values+40", "DX"}} {
-		a.f("MOVQ %s(FP), %s", arg.name, arg.reg)
-	}
+	a.read("MOVQ", "rows", "CX", "y", "DI", "x", "", "bits", "BX", "step", "R8", "values", "DX")
 	a.f("SHLQ $3, R8")
 	a.f("POPCNTQ (BX), R15")
 	a.f("ADDQ R15, R15") // the bytes of a row's values

@@ -44,6 +44,15 @@ func (a *asm) text(name string, args int) {
 	fmt.Fprintf(a, "\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", name, args)
 }
 
+// read moves arguments of 8 bytes each, which follow each other, to registers: names and registers in turn, "" for one that is read later.
+func (a *asm) read(move string, pairs ...string) {
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			a.f("%s %s+%d(FP), %s", move, pairs[i], 4*i, pairs[i+1])
+		}
+	}
+}
+
 // ret ends it.
 func (a *asm) ret() {
 	a.f("VZEROUPPER")

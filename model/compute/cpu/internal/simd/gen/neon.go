@@ -137,12 +137,8 @@ func (a *asm) storeSome(label, reg, pointer, count string) {
 	a.f("BNE %s", label)
 }
 
-// arguments loads arguments that are 8 bytes each into registers, from offset 0 on.
-func (a *asm) arguments(pairs ...string) {
-	for i := 0; i < len(pairs); i += 2 {
-		a.f("MOVD %s+%d(FP), %s", pairs[i], 4*i, pairs[i+1])
-	}
-}
+// arguments reads all of a function's, of 8 bytes each: names and registers in turn.
+func (a *asm) arguments(pairs ...string) { a.read("MOVD", pairs...) }
 
 // neonFiles are the generated files for arm64.
 func neonFiles() map[string]string {
