@@ -12,7 +12,7 @@ import (
 var keptHalfCases = []oneCase{
 	{"The products of a masked linear with bfloat16 activations are those of the masked merge", func(e *env) {
 		for k := range masks {
-			for i, s := range []keptShape{{64, 96, 128, 16}, {33, 65, 70, 3}, {50, 300, 600, 4}, {530, 70, 90, 33}, {100, 600, 300, 9}, {100, 544, 288, 9}, {40, 67, 259, 70}, {37, 131, 192, 5}, {131, 67, 320, 70}, {1, 33, 64, 3}} {
+			for i, s := range []keptShape{{64, 96, 128, 16}, {33, 65, 70, 3}, {50, 300, 600, 4}, {530, 70, 90, 33}, {100, 600, 300, 9}, {100, 544, 288, 9}, {40, 67, 259, 70}, {37, 131, 192, 5}, {131, 67, 320, 70}, {1, 33, 64, 3}, {200, 600, 300, 9}, {130, 130, 520, 16}, {545, 258, 132, 3}} {
 				if k == 1 || k == 5 || (i+k)%4 == 0 {
 					e.keptHalf([]tensor.DType{tensor.F32, tensor.BF16, tensor.F16}[(i+k)%3], s, k, float32(i%3)/2)
 				}

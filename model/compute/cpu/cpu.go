@@ -93,6 +93,8 @@ type tasks struct {
 	panels    panelTask
 	pairs     pairTask
 	walk      walkTask
+	classes   classTask
+	classWalk classWalkTask
 	keptDots  keptDotsTask
 	keptSum   keptSumTask
 	place     placeTask

@@ -16,8 +16,9 @@ import (
 //	y  panels of 8 registers of tokens against W̃ packed block by block      dx  the same against W̃ᵀ
 //	G  a row of dyᵀ stays in registers, one sum per kept position, sixteen of them folded into one register
 //
-// With bfloat16 and AVX512_BF16 a multiply-add takes a pair: at 2:4 the two kept weights of four, where the panel has all six pairs of four inputs
-// side by side; and in G, whatever the pattern, a pair of tokens. Sums are float32. dx, and y of other patterns, are dense products.
+// With bfloat16 and AVX512_BF16 a multiply-add takes a pair: in y at 2:4 the two kept weights of four, where the panel has all six pairs of four
+// inputs side by side; in dx at 2:4 two outputs that keep the same inputs; and in G, whatever the pattern, a pair of tokens. Sums are float32. y and
+// dx of other patterns are dense products.
 //
 // Beside the slot it takes scratch memory of its own, which grows to what the largest layer needs: panels of at most keptTokens tokens,
 // 4·keptTokens·(in + out) bytes (6·keptTokens·in in pairs), one bit per weight for Mᵀ, and parts of dA, one for each reduceRows outputs, 4·in bytes
@@ -63,7 +64,8 @@ func (t *tiles) word(i, k int) *uint64 { return &t.bits[i*t.step+k*t.block] }
 // WalksKept reports whether the products over kept weights are faster than the dense ones through the slot. As measured with all three
 // instruction sets: they are by a tenth to a half at 2:4, by half at 30 % kept and more below, and equal near 57 %, from 64 tokens and
 // 128 inputs and outputs on. Smaller ones are merged and packed for too little work. With bfloat16 y at 2:4 is by two fifths, G by half
-// at half kept and more below, and dx by 3 to 25 %, for W̃ goes straight into panels; y of other patterns is the dense one.
+// at half kept and more below, and dx by 3 to 25 %, for W̃ goes straight into panels, and at 2:4 by a third to a half (see walksClasses); y of other
+// patterns is the dense one.
 //
 // On tiles they are masked instead, which saves the passes over the slot whatever the density; the walk is faster below walkBelow. From more
 // rows than one block of panels has, W̃ is merged again for each block, and the way through the slot is faster: by 13 to 20 % at 1024
@@ -85,6 +87,12 @@ func (b *Backend) walksPairs(w *sparse.Weight) bool {
 // walksTwoOfFour reports whether y of bfloat16 activations, too, takes the kept weights alone: of each four inputs a pair.
 func (b *Backend) walksTwoOfFour(w *sparse.Weight) bool {
 	return b.walksPairs(w) && w.Pattern == sparse.Pattern{N: 2, M: 4}
+}
+
+// walksClasses reports whether dx of n bfloat16 activations takes the kept weights alone, too: by class. Sorting them pays from 128 tokens on: 4 %
+// there, 12 at 192, a third at 512; it costs 14 at 96.
+func (b *Backend) walksClasses(w *sparse.Weight, n int) bool {
+	return b.walksTwoOfFour(w) && n >= 128
 }
 
 // KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx, or G packed in float32.
@@ -131,7 +139,7 @@ func (b *Backend) KeptForward(y, x, slot tensor.Tensor, w *sparse.Weight, bm, am
 	b.walk(y, x, t.t, beta)
 }
 
-// KeptInput sets dx = dy·W̃ + β·dx. Along the outputs a pattern leaves no pairs: with bfloat16 the product is dense.
+// KeptInput sets dx = dy·W̃ + β·dx.
 func (b *Backend) KeptInput(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
 	if b.masks(w, dx.DType) {
 		masked("masked input", dx, dy, w, bm, am)

@@ -75,6 +75,10 @@ func (b *Backend) runPairs(buf *[]float32, p panels, six bool) panels {
 
 // keptInputHalf is KeptInput in bfloat16.
 func (b *Backend) keptInputHalf(dx, dy, slot tensor.Tensor, w *sparse.Weight, bm, am tensor.Tensor, s, beta float32) {
+	if b.walksClasses(w, dy.Rows) {
+		b.walkClasses(dx, dy, b.classes(slot, newMerge("kept input", w, bm, am, s)), beta)
+		return
+	}
 	if !b.mergesPanels(w) {
 		b.Gemm(dx, 1, dy, false, b.dense(w, slot, bm, am, s), false, beta)
 		return
@@ -111,7 +115,7 @@ func (t *keptPanelsTask) do(w *worker, c, end int) {
 		i0 := c * panelRows
 		rows := min(panelRows, t.w.Out-i0)
 		coef, a := t.factors(w, i0, rows, 64)
-		at := t.starts(w, i0, rows)
+		at := t.starts(w, i0, rows, 0)
 		for j := 0; j < t.w.In; j += 64 {
 			t.columns(a, j, 64)
 			for i := 0; i < rows; i += amx.Rows {

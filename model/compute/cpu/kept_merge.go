@@ -20,7 +20,7 @@ func (t *keptMergeTask) do(w *worker, c, end int) {
 		i0 := c * keptRows
 		rows := min(keptRows, t.t.rows-i0)
 		coef, a := t.factors(w, i0, rows, 64)
-		at := t.starts(w, i0, rows)
+		at := t.starts(w, i0, rows, 0)
 		t.t.place(c, int(at[0]))
 		m := &w.keptMerge
 		*m = simd.KeptMerge{Rows: rows, Step: t.t.step, Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
@@ -36,11 +36,11 @@ func (t *keptMergeTask) do(w *worker, c, end int) {
 	}
 }
 
-// starts are the numbers of the first kept values of n rows from i on.
-func (t *mergeTask) starts(w *worker, i, n int) []uint32 {
+// starts are the numbers of the first values that n rows from i on keep in or after block k.
+func (t *mergeTask) starts(w *worker, i, n, k int) []uint32 {
 	at := sized(&w.at, n)
-	for k := range at {
-		at[k] = uint32(t.w.Start(i+k, 0))
+	for j := range at {
+		at[j] = uint32(t.w.Start(i+j, k))
 	}
 	return at
 }

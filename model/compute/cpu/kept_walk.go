@@ -64,7 +64,7 @@ func (b *Backend) fill(buf *[]float32, src tensor.Tensor, first, n, wide, last, 
 // walk sets y = x·tᵀ + β·y.
 func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 	k := &b.kern.Kept
-	task := walkTask{kern: k, walk: k.Walk[:], block: 64, t: t, y: y, beta: beta}
+	task := walkTask{walkSums: walkSums{kern: k, y: y, beta: beta}, walk: k.Walk[:], block: 64, t: t}
 	if x.DType == tensor.BF16 {
 		task.walk, task.block = k.Half.Walk[:], sixOf(64)
 	}
@@ -83,13 +83,10 @@ func (b *Backend) walk(y, x tensor.Tensor, t tiles, beta float32) {
 
 // walkTask sets y [first+n, rows] from x's panels; a piece is a group of chunks of t's rows against one panel.
 type walkTask struct {
-	kern  *simd.Kept
+	walkSums
 	walk  []simd.Walk
 	block int // rows of a panel for a block of columns
 	t     tiles
-	x     panels
-	y     tensor.Tensor
-	beta  float32
 }
 
 // walkChunks is the number of chunks of a group: as many meet a block of the panel while it is in the first cache.
@@ -119,18 +116,30 @@ func (t *walkTask) do(w *worker, i, end int) {
 	}
 }
 
-// begin sets sum to β·yᵀ.
-func (t *walkTask) begin(w *worker, sum []float32, i0, q int) {
+// walkSums are rows of yᵀ against one panel of x, where a walk adds up.
+type walkSums struct {
+	kern *simd.Kept
+	x    panels
+	y    tensor.Tensor
+	beta float32
+}
+
+// width is the number of floats in a row of the sums of panel q, first the row of y where it begins.
+func (t *walkSums) width(q int) int { return t.x.width(q) * t.x.per }
+func (t *walkSums) first(q int) int { return t.x.first + q*t.x.wide*t.x.per }
+
+// begin sets sum to β·yᵀ, y's columns from i0 on.
+func (t *walkSums) begin(w *worker, sum []float32, i0, q int) {
 	if t.beta == 0 {
 		clear(sum)
 		return
 	}
-	n, width := t.x.tokens(q), t.x.width(q)
+	n, width := t.x.tokens(q), t.width(q)
 	if n < width {
 		clear(sum)
 	}
 	for g := 0; g < n; g += w.Lanes {
-		packAcross(w, w.Kernels, sum[g:], t.y, t.x.first+q*t.x.wide+g, min(w.Lanes, n-g), width, i0, len(sum)/width)
+		packAcross(w, w.Kernels, sum[g:], t.y, t.first(q)+g, min(w.Lanes, n-g), width, i0, len(sum)/width)
 	}
 	if t.beta != 1 {
 		w.scale(sum, t.beta)
@@ -138,12 +147,11 @@ func (t *walkTask) begin(w *worker, sum []float32, i0, q int) {
 }
 
 // end sets columns i0 … of y's rows to sumᵀ; with bfloat16 two rows of sum become one of pairs, which are transposed as if they were floats.
-func (t *walkTask) end(w *worker, sum []float32, i0, q int) {
-	n, width := t.x.tokens(q), t.x.width(q)
-	y, cols := t.y, t.t.rows
+func (t *walkSums) end(w *worker, sum []float32, i0, q int) {
+	n, width, y := t.x.tokens(q), t.width(q), t.y
 	if y.DType == tensor.BF16 {
 		t.kern.Half.WeaveRows(len(sum)/width/2, width/t.kern.Lanes, &sum[0], &sum[0])
-		y, cols, i0, sum = as(y, tensor.F32, y.Rows, cols/2), cols/2, i0/2, sum[:len(sum)/2]
+		y, i0, sum = as(y, tensor.F32, y.Rows, y.Cols/2), i0/2, sum[:len(sum)/2]
 	}
-	across(w, y.Float32()[(t.x.first+q*t.x.wide)*cols+i0:], cols, sum, width, 0, n)
+	across(w, y.Float32()[t.first(q)*y.Cols+i0:], y.Cols, sum, width, 0, n)
 }

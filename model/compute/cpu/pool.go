@@ -31,6 +31,7 @@ type worker struct {
 	masked maskedScratch
 
 	keptMerge  simd.KeptMerge
+	classPack  simd.ClassPack
 	keptReduce simd.KeptReduce
 
 	beside    *unit // of the backend

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -69,9 +70,12 @@ func (x *stepTimes) linear(t, in, out, r int) {
 
 // halved is a random 2:4 weight in bfloat16.
 func halved(in, out int) *sparse.Weight {
-	mask := make([]uint64, out*((in+63)/64))
-	for i := range mask {
-		mask[i] = 0x35ac6935ac69c35a // of every four bits two
+	words := sparse.Words(in)
+	mask := make([]uint64, out*words)
+	for i := range out {
+		for j := 0; j < in; j += 4 {
+			mask[i*words+j/64] |= []uint64{3, 5, 6, 9, 10, 12}[rand.IntN(6)] << (j % 64)
+		}
 	}
 	w, err := sparse.Pack(random(tensor.BF16, out, in), mask, sparse.Pattern{N: 2, M: 4})
 	if err != nil {

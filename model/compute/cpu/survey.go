@@ -378,6 +378,10 @@ func (s *survey) keptMerge(pieces, rows, rank int) {
 
 // keptInputHalf is dx in bfloat16.
 func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
+	if s.b.walksClasses(w, dy.Rows) {
+		s.classes(dx, dy, w, a.Rows)
+		return
+	}
 	if !s.b.mergesPanels(w) {
 		s.Gemm(dx, 1, dy, false, s.dense(w, dx.DType, b, a, scale), false, 0)
 		return
@@ -387,6 +391,19 @@ func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tens
 	u := s.b.newMerged(dx, dy, 0)
 	u.moving.packed = []uint16{} // in the slot
 	s.unit(u)
+}
+
+// classes is dx by class.
+func (s *survey) classes(dx, dy tensor.Tensor, w *sparse.Weight, rank int) {
+	t := classTask{mergeTask: mergeTask{w: w, r: rank}, to: classes{out: w.Out, in: w.In}}
+	rows := min(classRows, w.Out)
+	s.each(t.pieces(), "at", 4*(rows+2*roundUp(rows, 16)))
+	s.each(t.pieces(), "buf", 4*t.scratch())
+	n := roundUp(min(dy.Rows, keptTokens), classTokens)
+	s.shared.at("kept.x", 2*n*w.Out)
+	s.pairs(w.Out, classTokens)
+	x := classWalkTask{walkSums{x: panels{n: n, wide: classTokens / 2, per: 2}}, t.to}
+	s.each(x.pieces(), "buf", 4*x.scratch())
 }
 
 // dense is W̃ in the slot, merged.
@@ -473,7 +490,7 @@ func (s *survey) walk(y, x tensor.Tensor) {
 		wide, space = len(k.Half.Walk)*k.Lanes, sixOf(x.Cols)
 		s.pairs(x.Cols, wide)
 	}
-	t := walkTask{x: panels{wide: wide}}
+	t := walkTask{walkSums: walkSums{x: panels{wide: wide}}}
 	s.shared.at("kept.x", 4*roundUp(min(x.Rows, keptTokens), wide)*space)
 	s.each(y.Cols, "buf", 4*t.scratch())
 }

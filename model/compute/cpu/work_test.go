@@ -172,6 +172,24 @@ func TestTheWalksOverKeptWeightsMergeOnceAndPackEachPanelOnce(t *testing.T) {
 	}
 }
 
+func TestAWalkByClassMergesOnceAndPacksEachPanelOnce(t *testing.T) {
+	const n, out, in, r = 300, 260, 136, 5
+	w := halfKept(t, out, in)
+	dx, dy := random(tensor.BF16, n, in), random(tensor.BF16, n, out)
+	b, a, slot := random(tensor.F32, out, r), random(tensor.F32, r, in), tensor.New(tensor.BF16, out, in)
+	for _, isa := range pairISAs(t) {
+		if isa == "amx" {
+			continue
+		}
+		regs := (n + 31) / 32 * 2 // of tokens, two at a time
+		got := spent(isa, func(be *Backend) { be.KeptInput(dx, dy, slot, w, b, a, 2, 0) })
+		got.Tasks = 0
+		if want := (Work{Packed: out * regs * 16, Merged: out * in, Words: out * sparse.Words(in) * regs}); got != want {
+			t.Errorf("%s: %+v, want %+v", isa, got, want)
+		}
+	}
+}
+
 func TestAMergeFormsEachElementOnce(t *testing.T) {
 	const out, in, r = 70, 300, 3
 	w := halfKept(t, out, in)

@@ -2,6 +2,8 @@
 
 package simd
 
+import "unsafe"
+
 //go:noescape
 func walk512x1(rows int, y, x *float32, bits *uint64, step int, values *float32)
 
@@ -100,6 +102,15 @@ func keptDots512x4Half(rows int, dst, y, x *float32, bits *uint64, step, add int
 
 //go:noescape
 func keptDots512x8Half(rows int, dst, y, x *float32, bits *uint64, step, add int)
+
+//go:noescape
+func classPack512(m *ClassPack)
+
+//go:noescape
+func classWalk512x1(groups int, y, x *float32, records unsafe.Pointer, values, size int)
+
+//go:noescape
+func classWalk512x2(groups int, y, x *float32, records unsafe.Pointer, values, size int)
 
 //go:noescape
 func keptReduce512x1(m *KeptReduce)

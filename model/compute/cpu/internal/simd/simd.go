@@ -92,6 +92,9 @@ type (
 	Dots func(rows int, dst, y, x *float32, bits *uint64, step, add int)
 )
 
+// ClassWalk is a kernel over records of classes.
+type ClassWalk func(groups int, y, x *float32, records unsafe.Pointer, values, size int)
+
 // Kept are kernels over the kept weights of 64 columns at a time: row i's are the bits of bits[i·step], and its values follow those of
 // row i−1. Panels x, y have rows of n·Lanes floats.
 type Kept struct {
@@ -123,8 +126,28 @@ type KeptHalf struct {
 	// Dots[n−1] is Kept.Dots for rows of n·Lanes pairs of tokens. PairRows makes k times two such rows from one, of 2·regs·Lanes pairs of inputs.
 	Dots     [8]Dots
 	PairRows func(k, regs int, dst, src *float32)
+	// ClassPack sorts the outputs of a 2:4 weight by class; ClassWalk[n−1] adds to y the products of groups of records, one after the other, with
+	// rows of n·2·Lanes bfloat16s of x, as PairRows makes them. The values of a record begin at byte values of it, and it takes size bytes.
+	ClassPack func(*ClassPack)
+	ClassWalk [2]ClassWalk
 	// WeaveRows makes k rows of pairs of bfloat16, each from two rows of regs·Lanes floats; dst may be src.
 	WeaveRows func(k, regs int, dst, src *float32)
+}
+
+// ClassPack are the arguments of the records of Groups groups, at most 16, of four inputs a, b, c, d each, over 16·Slices outputs, at most 256. A
+// class is the outputs that keep the same two inputs: ab, cd, ac, bd, ad, bc. A record is
+//
+//	six bytes   half the number of each class's outputs, rounded up
+//	from 8 on   the numbers of these outputs, one byte each, class after class
+//	Values on   their weights, two outputs at a time: both weights of the first input, both of the second
+//
+// where the last of an odd number is there once more, with weights of 0. Words [Groups][16·Slices] are the two weights, bfloat16, that an output
+// keeps; Bits [2][16·Slices] its mask, eight groups each. It writes up to 15 bytes behind the numbers and 63 behind the values.
+type ClassPack struct {
+	Groups, Slices int
+	Words, Bits    unsafe.Pointer
+	Dst            unsafe.Pointer
+	Values, Size   int
 }
 
 // KeptReduce are the arguments of a reduction of Rows rows of 64 columns of G; rows of DB, DA, A and B have n·Lanes floats.

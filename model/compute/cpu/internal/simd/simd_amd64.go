@@ -80,7 +80,8 @@ func kept512() Kept {
 }
 
 func keptHalf512() KeptHalf {
-	k := KeptHalf{SixPairs: sixPairs512, PairRows: pairRows512, WeaveRows: weaveRows512}
+	k := KeptHalf{SixPairs: sixPairs512, PairRows: pairRows512, WeaveRows: weaveRows512, ClassPack: classPack512}
+	k.ClassWalk = [2]ClassWalk{classWalk512x1, classWalk512x2}
 	k.Walk = [4]Walk{pairWalk512x1, pairWalk512x2, pairWalk512x3, pairWalk512x4}
 	k.Dots[0], k.Dots[1], k.Dots[3], k.Dots[7] = keptDots512x1Half, keptDots512x2Half, keptDots512x4Half, keptDots512x8Half
 	return k

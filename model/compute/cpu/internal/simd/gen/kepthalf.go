@@ -18,6 +18,7 @@ func keptHalf(a *asm) {
 	for _, n := range keptHalfWidths {
 		keptDots512(a, n, true)
 	}
+	keptClass(a)
 }
 
 func keptHalfDeclarations(stub func(string, ...any)) {
@@ -30,6 +31,7 @@ func keptHalfDeclarations(stub func(string, ...any)) {
 	for _, n := range keptHalfWidths {
 		stub("keptDots512x%dHalf(rows int, dst, y, x *float32, bits *uint64, step, add int)", n)
 	}
+	keptClassDeclarations(stub)
 }
 
 // keptHalfWidths are the widths of the panels, in registers of 16 pairs of tokens, for keptDots512…Half.
@@ -40,11 +42,21 @@ const pairWidths = 4
 
 // pairDot writes VDPBF16PS: d += s1·disp(base), pair by pair; Go's assembler does not know it (Intel SDM, volume 2: EVEX.512.F3.0F38.W0 52 /r).
 func (a *asm) pairDot(disp int, base string, s1, d int) {
+	a.bytes(fmt.Sprintf("VDPBF16PS %d(%s), Z%d, Z%d", disp, base, s1, d), pairDotBytes(disp, base, s1, d))
+}
+
+// pairDotOf is pairDot of a register: d += s1·s2.
+func (a *asm) pairDotOf(s2, s1, d int) {
+	a.bytes(fmt.Sprintf("VDPBF16PS Z%d, Z%d, Z%d", s2, s1, d), pairDotOfBytes(s2, s1, d))
+}
+
+// bytes writes an instruction as its bytes.
+func (a *asm) bytes(instruction string, bytes []byte) {
 	var code []string
-	for _, b := range pairDotBytes(disp, base, s1, d) {
+	for _, b := range bytes {
 		code = append(code, fmt.Sprintf("BYTE $0x%02x", b))
 	}
-	a.f("%s // VDPBF16PS %d(%s), Z%d, Z%d", strings.Join(code, "; "), disp, base, s1, d)
+	a.f("%s // %s", strings.Join(code, "; "), instruction)
 }
 
 // numbers of the registers that a memory operand may name here: none that wants a SIB byte.
@@ -52,9 +64,17 @@ var gpr = map[string]int{"AX": 0, "DX": 2, "SI": 6, "DI": 7, "R8": 8, "R11": 11,
 
 func pairDotBytes(disp int, base string, s1, d int) []byte {
 	b := gpr[base]
+	return append(pairDotPrefix(b, s1, d), byte(0x80|d&7<<3|b&7), byte(disp), byte(disp>>8), byte(disp>>16), byte(disp>>24))
+}
+
+func pairDotOfBytes(s2, s1, d int) []byte {
+	return append(pairDotPrefix(s2, s1, d), byte(0xc0|d&7<<3|s2&7))
+}
+
+// pairDotPrefix is the prefix and the opcode; last is the number of the base or of the second source.
+func pairDotPrefix(last, s1, d int) []byte {
 	bit := func(x, i int) int { return ^x >> i & 1 } // inverted
-	return []byte{0x62, byte(bit(d, 3)<<7 | 1<<6 | bit(b, 3)<<5 | bit(d, 4)<<4 | 2), byte(^s1&15<<3 | 4 | 2), byte(0x40 | bit(s1, 4)<<3),
-		0x52, byte(0x80 | d&7<<3 | b&7), byte(disp), byte(disp >> 8), byte(disp >> 16), byte(disp >> 24)}
+	return []byte{0x62, byte(bit(d, 3)<<7 | bit(last, 4)<<6 | bit(last, 3)<<5 | bit(d, 4)<<4 | 2), byte(^s1&15<<3 | 4 | 2), byte(0x40 | bit(s1, 4)<<3), 0x52}
 }
 
 // pairWalk writes
@@ -221,29 +241,30 @@ func sixPairs(a *asm) {
 //
 //	func pairRows512(k, regs int, dst, src *float32)
 //
-// the rows of keptDots512…Half's x and y: of each two inputs a, b, whose pairs (a, b) of 32·regs tokens are a row of src, a row of a's and one of
-// b's, in pairs of tokens t and t + 16.
+// the rows of keptDots512…Half's x and y, and of classWalk's x: of each two inputs a, b, whose pairs (a, b) of 32·regs tokens are a row of src, a row of
+// a's and one of b's. In each 32 tokens, four of the first 16 and four of the second 16 take turns, so that unpacking two such rows, the lower
+// halves of their eights and the upper ones, gives the pairs of the first 16 tokens and of the second 16, in order.
 func pairRows(a *asm) {
 	a.text("pairRows512", 32)
 	a.f("MOVQ k+0(FP), CX")
 	a.f("MOVQ regs+8(FP), R8")
 	a.f("MOVQ dst+16(FP), DI")
 	a.f("MOVQ src+24(FP), SI")
-	a.f("MOVL $0xaaaaaaaa, AX")
+	a.f("MOVL $0x55555555, AX")
 	a.f("KMOVD AX, K1")
 	a.f("MOVQ R8, R9")
 	a.f("SHLQ $6, R9")
 	a.label("row")
 	a.f("MOVQ R8, BX")
 	a.label("reg")
-	a.f("VMOVDQU64 (SI), Z0")
-	a.f("VMOVDQU64 64(SI), Z1")
-	a.f("VPSRLD $16, Z0, Z2")
-	a.f("VPSLLD $16, Z1, Z3")
-	a.f("VPBLENDMW Z3, Z0, K1, Z4")
-	a.f("VPBLENDMW Z1, Z2, K1, Z5")
-	a.f("VMOVDQU64 Z4, (DI)")
-	a.f("VMOVDQU64 Z5, (DI)(R9*1)")
+	for i := range 2 {
+		a.f("VMOVDQU16.Z %d(SI), K1, Z%d", 64*i, i)
+		a.f("VPSRLD $16, %d(SI), Z%d", 64*i, 2+i)
+	}
+	a.f("VPACKUSDW Z1, Z0, Z0")
+	a.f("VPACKUSDW Z3, Z2, Z2")
+	a.f("VMOVDQU64 Z0, (DI)")
+	a.f("VMOVDQU64 Z2, (DI)(R9*1)")
 	a.f("ADDQ $128, SI")
 	a.f("ADDQ $64, DI")
 	a.f("DECQ BX")

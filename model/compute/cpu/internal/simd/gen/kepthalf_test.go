@@ -25,3 +25,20 @@ func TestTheBytesOfAProductOfPairs(t *testing.T) {
 		}
 	}
 }
+
+// As GNU as 2.40 assembles them.
+func TestTheBytesOfAProductOfPairsInRegisters(t *testing.T) {
+	for _, c := range []struct {
+		s2, s1, d int
+		want      string
+	}{
+		{20, 24, 0, "62b23e4052c4"},
+		{23, 25, 15, "6232364052ff"},
+		{12, 9, 31, "6242364852fc"},
+		{3, 16, 8, "62727e4052c3"},
+	} {
+		if got := fmt.Sprintf("%x", pairDotOfBytes(c.s2, c.s1, c.d)); got != c.want {
+			t.Errorf("VDPBF16PS Z%d, Z%d, Z%d is %s, want %s", c.s2, c.s1, c.d, got, c.want)
+		}
+	}
+}
