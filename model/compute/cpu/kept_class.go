@@ -18,7 +18,7 @@ import (
 
 const (
 	classRows   = 256 // outputs of a record
-	classInputs = 256 // whose sums stand at a time, in the first cache
+	classInputs = 256 // whose sums stand at a time
 	classTokens = 64  // of a panel
 )
 

@@ -146,12 +146,15 @@ func (t *walkSums) begin(w *worker, sum []float32, i0, q int) {
 	}
 }
 
-// end sets columns i0 … of y's rows to sumᵀ; with bfloat16 two rows of sum become one of pairs, which are transposed as if they were floats.
+// end sets columns i0 … of y's rows to sumᵀ, a few whole rows after another; with bfloat16 two rows of sum become one of pairs, which are
+// transposed as if they were floats.
 func (t *walkSums) end(w *worker, sum []float32, i0, q int) {
 	n, width, y := t.x.tokens(q), t.width(q), t.y
 	if y.DType == tensor.BF16 {
 		t.kern.Half.WeaveRows(len(sum)/width/2, width/t.kern.Lanes, &sum[0], &sum[0])
 		y, i0, sum = as(y, tensor.F32, y.Rows, y.Cols/2), i0/2, sum[:len(sum)/2]
 	}
-	across(w, y.Float32()[t.first(q)*y.Cols+i0:], y.Cols, sum, width, 0, n)
+	for g := 0; g < n; g += w.Lanes {
+		across(w, y.Float32()[(t.first(q)+g)*y.Cols+i0:], y.Cols, sum, width, g, min(w.Lanes, n-g))
+	}
 }
