@@ -90,9 +90,9 @@ func (b *Backend) walksTwoOfFour(w *sparse.Weight) bool {
 }
 
 // walksClasses reports whether dx of n bfloat16 activations takes the kept weights alone, too: by class. Sorting them pays from 128 tokens on: 4 %
-// there, 12 at 192, a third at 512; it costs 14 at 96.
+// there, 12 at 192, a third at 512; it costs 14 at 96. Fewer outputs than 64 would take more of the slot by class than W̃ does.
 func (b *Backend) walksClasses(w *sparse.Weight, n int) bool {
-	return b.walksTwoOfFour(w) && n >= 128
+	return b.walksTwoOfFour(w) && n >= 128 && w.Out >= 64
 }
 
 // KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx, or G packed in float32.
