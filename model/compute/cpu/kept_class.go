@@ -69,8 +69,8 @@ func (t *classTask) do(w *worker, i, end int) {
 		packed, turned, factors := buf[:rows*16], buf[classRows*16:][:16*space], buf[2*classRows*16:]
 		coef, a := factors[:rows*t.r], factors[rows*t.r:]
 		t.coefs(coef, i0)
-		sized(&w.at, rows+2*space)
-		at, bits := t.starts(w, i0, rows, block), w.at[rows:rows+2*space]
+		words := sized(&w.at, rows+2*space)
+		at, bits := t.starts(w, i0, rows, block), words[rows:]
 		m, p := &w.keptMerge, &w.classPack
 		*m = simd.KeptMerge{Rows: rows, Dst: unsafe.Pointer(&packed[0]), Step: t.w.Words(), Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
 		*p = simd.ClassPack{Slices: space / 16, Words: unsafe.Pointer(&turned[0]), Bits: unsafe.Pointer(&bits[0])}

@@ -379,7 +379,7 @@ func (s *survey) keptMerge(pieces, rows, rank int) {
 // keptInputHalf is dx in bfloat16.
 func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tensor.Tensor, scale float32) {
 	if s.b.walksClasses(w, dy.Rows) {
-		s.classes(dx, dy, w, a.Rows)
+		s.classes(dy, w, a.Rows)
 		return
 	}
 	if !s.b.mergesPanels(w) {
@@ -394,7 +394,7 @@ func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tens
 }
 
 // classes is dx by class.
-func (s *survey) classes(dx, dy tensor.Tensor, w *sparse.Weight, rank int) {
+func (s *survey) classes(dy tensor.Tensor, w *sparse.Weight, rank int) {
 	t := classTask{mergeTask: mergeTask{w: w, r: rank}, to: classes{out: w.Out, in: w.In}}
 	rows := min(classRows, w.Out)
 	s.each(t.pieces(), "at", 4*(rows+2*roundUp(rows, 16)))
