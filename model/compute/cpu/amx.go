@@ -9,8 +9,9 @@ import (
 )
 
 // Products on a unit for bfloat16: tiles (amx), or pairs in vector registers (avx512bf16). One side is packed beforehand,
-// the other panel by panel by the thread that multiplies it, unless it was made in panels (keptInputHalf): a panel then goes from memory to the first cache once, and is not written
-// back. Sums run in k, block by block, in blocks that stay in the second cache, and dst is written once, rounded there and only there.
+// the other panel by panel by the thread that multiplies it, unless it was made in panels (keptInputHalf): a panel then goes from memory to the
+// first cache once, and is not written back. Sums run in k, block by block, in blocks that stay in the second cache, and dst is written once, rounded
+// there and only there.
 //
 // A float32 has three parts, and a product of two of them is as accurate as float32 multiply-adds (see package amx), but for numbers
 // below 2⁻¹⁰⁸, and it does not tell Inf from NaN.

@@ -195,7 +195,7 @@ func TestTheMaskedLinearOnTilesIsItsComposedTwin(t *testing.T) {
 		for _, s := range [][4]int{{70, 200, 300, 16}, {530, 600, 90, 5}, {40, 80, 1100, 40}, {100, 1040, 64, 64}} {
 			n, out, in, r := s[0], s[1], s[2], s[3]
 			in -= in % 4
-			w := halfKept(t, out, in)
+			w := halfKept(out, in)
 			x, dy := random(dt, n, in), random(dt, n, out)
 			am, bm := random(tensor.F32, r, in), random(tensor.F32, out, r)
 			got, want := composed("amx", true, dt, w, x, dy, bm, am), composed("avx512", false, dt, w, x, dy, bm, am)

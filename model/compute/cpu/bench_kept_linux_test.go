@@ -12,7 +12,7 @@ import (
 // pruned is a random bfloat16 weight that keeps a fraction of its elements, unstructured; 0 means 2:4.
 func pruned(in, out int, keep float64) *sparse.Weight {
 	if keep == 0 {
-		return halved(in, out)
+		return halfKept(out, in)
 	}
 	mask := make([]uint64, out*sparse.Words(in))
 	for i := range out * in {

@@ -95,7 +95,8 @@ func (b *Backend) walksClasses(w *sparse.Weight, n int) bool {
 	return b.walksTwoOfFour(w) && n >= 128 && w.Out >= 64
 }
 
-// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx, or G packed in float32.
+// KeptSlot is the kept weights of a walk; on tiles W̃ and G stand nowhere. With bfloat16 it is W̃ whole, for dx (by class it takes less), or G packed
+// in float32.
 func (b *Backend) KeptSlot(w *sparse.Weight, x tensor.DType) int {
 	switch {
 	case b.masks(w, x):

@@ -55,34 +55,33 @@ type classTask struct {
 	to   classes
 }
 
-func (t *classTask) across() int { return (t.w.In + sparse.Block - 1) / sparse.Block }
-func (t *classTask) pieces() int { return t.to.blocks() * t.across() }
+func (t *classTask) pieces() int { return t.to.blocks() * t.w.Blocks() }
 
-// scratch is the floats that a piece takes: the factors, and 64 inputs of its rows, two to a float, as they are merged and transposed.
-func (t *classTask) scratch() int { return t.mergeTask.scratch(classRows, 64) + 2*classRows*16 }
+// classWords is the pairs that 64 inputs of a block keep, which stand as they are merged, and transposed.
+const classWords = classRows * 16
 
 func (t *classTask) do(w *worker, i, end int) {
+	grow(&w.a, classWords)
+	grow(&w.b, classWords)
 	for ; i < end; i++ {
-		k, block := i/t.across(), i%t.across()
+		k, block := i/t.w.Blocks(), i%t.w.Blocks()
 		i0, rows, space := k*classRows, t.to.rows(k), roundUp(t.to.rows(k), 16)
-		buf := w.scratch(t.scratch())
-		packed, turned, factors := buf[:rows*16], buf[classRows*16:][:16*space], buf[2*classRows*16:]
-		coef, a := factors[:rows*t.r], factors[rows*t.r:]
-		t.coefs(coef, i0)
+		coef, a := t.factors(w, i0, rows, 64)
 		words := sized(&w.at, rows+2*space)
 		at, bits := t.starts(w, i0, rows, block), words[rows:]
 		m, p := &w.keptMerge, &w.classPack
-		*m = simd.KeptMerge{Rows: rows, Dst: unsafe.Pointer(&packed[0]), Step: t.w.Words(), Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
-		*p = simd.ClassPack{Slices: space / 16, Words: unsafe.Pointer(&turned[0]), Bits: unsafe.Pointer(&bits[0])}
+		*m = t.kept(rows, at, coef, a)
+		m.Dst = unsafe.Pointer(&w.a[0])
+		*p = simd.ClassPack{Slices: space / 16, Words: unsafe.Pointer(&w.b[0]), Bits: unsafe.Pointer(&bits[0])}
 		p.Values, p.Size = t.to.record(rows)
 		for j := block * sparse.Block; j < min((block+1)*sparse.Block, t.w.In); j += 64 {
 			cols := min(64, t.w.In-j)
 			w.work.Merged += rows * cols
 			t.columns(a, j, 64)
 			m.Bits = &t.w.RowBits(i0)[j/64]
-			t.kern.MergeHalf[format(t.w.Values.DType)](m)
+			w.mergeKept(t.kern, t.w.Values, tensor.BF16)
 			p.Groups, p.Dst = cols/4, t.to.at(k, j/4)
-			across(w, turned, space, packed[:rows*p.Groups], p.Groups, 0, p.Groups)
+			across(w, w.b, space, w.a[:rows*p.Groups], p.Groups, 0, p.Groups)
 			t.bits(bits, i0, rows, j)
 			t.kern.Half.ClassPack(p)
 		}

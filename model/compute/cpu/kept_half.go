@@ -12,7 +12,7 @@ import (
 // Panels of bfloat16 are made in two steps: pairs of neighbouring inputs, 32 bits wide, are transposed as if they were floats; then
 //
 //	for y   (a,b), (c,d) become the six pairs of the four inputs a, b, c, d
-//	for G   (a,b) of two tokens become a pair of tokens of a, and one of b
+//	for G   (a,b) of two tokens become a pair of tokens of a, and one of b; dyᵀ stands so for dx by class, too
 
 // sixOf is the number of rows of pairs for so many inputs.
 func sixOf(inputs int) int { return inputs / 4 * 6 }
@@ -132,8 +132,8 @@ func (t *keptPanelsTask) step(w *worker, i, j int, at []uint32, coef, a []float3
 	w.work.Merged += amx.Rows * cols
 	dst := t.to.at(j/amx.Rows, k0, kc)[(i-k0)/amx.Rows*amx.Part/2:]
 	m := &w.keptMerge
-	*m = simd.KeptMerge{Rows: amx.Rows, Dst: unsafe.Pointer(&dst[0]), Bits: &t.w.RowBits(i)[j/64], Step: t.w.Words(), Values: valuesAt(t.w.Values, 0),
-		At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
+	*m = t.kept(amx.Rows, at, coef, a)
+	m.Dst, m.Bits = unsafe.Pointer(&dst[0]), &t.w.RowBits(i)[j/64]
 	if cols > amx.Rows {
 		m.Panel = 2 * t.to.size(kc)
 	}

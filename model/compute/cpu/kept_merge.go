@@ -23,7 +23,7 @@ func (t *keptMergeTask) do(w *worker, c, end int) {
 		at := t.starts(w, i0, rows, 0)
 		t.t.place(c, int(at[0]))
 		m := &w.keptMerge
-		*m = simd.KeptMerge{Rows: rows, Step: t.t.step, Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
+		*m = t.kept(rows, at, coef, a)
 		for k := range t.t.blocks() {
 			if m.Dst = unsafe.Pointer(t.t.at(c, k)); m.Dst == nil {
 				break // nothing is kept from here on
@@ -43,6 +43,11 @@ func (t *mergeTask) starts(w *worker, i, n, k int) []uint32 {
 		at[j] = uint32(t.w.Start(i+j, k))
 	}
 	return at
+}
+
+// kept are the arguments of a packed merge of n rows, without its destination and the rows' bits.
+func (t *mergeTask) kept(n int, at []uint32, coef, a []float32) simd.KeptMerge {
+	return simd.KeptMerge{Rows: n, Step: t.w.Words(), Values: valuesAt(t.w.Values, 0), At: &at[0], Coef: ptr(coef), A: ptr(a), R: t.r}
 }
 
 // mergeKept does w.keptMerge, of a weight's values, into float32 or bfloat16; without a kernel row by row.

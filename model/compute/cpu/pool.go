@@ -20,7 +20,7 @@ type worker struct {
 	work   Work
 	buf    []float32
 	strips [8][]float32    // of BF16 operands, widened
-	a, b   []float32       // packed operands of a product on this thread
+	a, b   []float32       // packed operands of a product on this thread, or a block of W̃ on its way to classes
 	edge   [512]float32    // a tile that hangs over the edge
 	line   [blockK]float32 // a row being packed
 	at     []uint32        // where the values of a packed matrix go

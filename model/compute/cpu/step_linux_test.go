@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/splora/splora/model/compute"
-	"github.com/splora/splora/model/sparse"
 	"github.com/splora/splora/model/tensor"
 )
 
@@ -50,7 +48,7 @@ func (x *stepTimes) time(kind string, f func()) {
 
 // linear runs a masked linear's forward twice (recompute) and its backward.
 func (x *stepTimes) linear(t, in, out, r int) {
-	w := halved(in, out)
+	w := halfKept(out, in)
 	a, b := random(tensor.F32, r, in), random(tensor.F32, out, r)
 	xs, y, slot := random(tensor.F32, t, in), random(tensor.F32, t, out), random(tensor.F32, out, in)
 	da, db := tensor.New(tensor.F32, r, in), tensor.New(tensor.F32, out, r)
@@ -66,22 +64,6 @@ func (x *stepTimes) linear(t, in, out, r int) {
 		x.Gemm(da, 2, b, true, slot, false, 1)
 		x.Gemm(db, 2, slot, false, a, true, 1)
 	})
-}
-
-// halved is a random 2:4 weight in bfloat16.
-func halved(in, out int) *sparse.Weight {
-	words := sparse.Words(in)
-	mask := make([]uint64, out*words)
-	for i := range out {
-		for j := 0; j < in; j += 4 {
-			mask[i*words+j/64] |= []uint64{3, 5, 6, 9, 10, 12}[rand.IntN(6)] << (j % 64)
-		}
-	}
-	w, err := sparse.Pack(random(tensor.BF16, out, in), mask, sparse.Pattern{N: 2, M: 4})
-	if err != nil {
-		panic(err)
-	}
-	return w
 }
 
 func (x *stepTimes) block(s shape) {

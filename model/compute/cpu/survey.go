@@ -395,10 +395,12 @@ func (s *survey) keptInputHalf(dx, dy tensor.Tensor, w *sparse.Weight, b, a tens
 
 // classes is dx by class.
 func (s *survey) classes(dy tensor.Tensor, w *sparse.Weight, rank int) {
-	t := classTask{mergeTask: mergeTask{w: w, r: rank}, to: classes{out: w.Out, in: w.In}}
-	rows := min(classRows, w.Out)
+	t := classTask{mergeTask: mergeTask{w: w}, to: classes{out: w.Out, in: w.In}}
+	rows := t.to.rows(0)
+	s.keptMerge(t.pieces(), rows, rank)
 	s.each(t.pieces(), "at", 4*(rows+2*roundUp(rows, 16)))
-	s.each(t.pieces(), "buf", 4*t.scratch())
+	s.each(t.pieces(), "a", 4*classWords)
+	s.each(t.pieces(), "b", 4*classWords)
 	n := roundUp(min(dy.Rows, keptTokens), classTokens)
 	s.shared.at("kept.x", 2*n*w.Out)
 	s.pairs(w.Out, classTokens)

@@ -101,7 +101,7 @@ func TestAProductOnAMatrixUnitPacksAndMergesNoMoreThanItsBlocksWant(t *testing.T
 				continue
 			}
 			const n, out, in, r = 300, 200, 136, 5
-			w := halfKept(t, out, in)
+			w := halfKept(out, in)
 			x, y := random(dt, n, in), random(dt, n, out)
 			b, a, slot := random(tensor.F32, out, r), random(tensor.F32, r, in), tensor.New(dt, out, in)
 			ahead := spent(isa, func(be *Backend) { be.KeptForward(y, x, slot, w, b, a, 2, 0) })
@@ -116,26 +116,23 @@ func TestAProductOnAMatrixUnitPacksAndMergesNoMoreThanItsBlocksWant(t *testing.T
 	}
 }
 
-// halfKept is a 2:4 weight.
-func halfKept(t *testing.T, out, in int) *sparse.Weight {
-	r := rand.New(rand.NewPCG(1, 1))
-	mask := make([]uint64, out*sparse.Words(in))
-	for i := range mask {
-		mask[i] = []uint64{0x35ac6935ac69c35a, 0x5a5a5a5a5a5a5a5a}[r.IntN(2)]
-		if end := in - i%sparse.Words(in)*64; end < 64 {
-			mask[i] &= 1<<end - 1
-		}
+// halfKept is a random 2:4 weight.
+func halfKept(out, in int) *sparse.Weight {
+	r, words := rand.New(rand.NewPCG(1, 1)), sparse.Words(in)
+	mask := make([]uint64, 0, out*words)
+	for i := range out * words {
+		mask = append(mask, twoOfFour(r, 1, min(64, in-i%words*64))...)
 	}
 	w, err := sparse.Pack(random(tensor.BF16, out, in), mask, sparse.Pattern{N: 2, M: 4})
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return w
 }
 
 func TestTheWalksOverKeptWeightsMergeOnceAndPackEachPanelOnce(t *testing.T) {
 	const n, out, in, r = 300, 200, 136, 5
-	w := halfKept(t, out, in)
+	w := halfKept(out, in)
 	x, y := random(tensor.F32, n, in), random(tensor.F32, n, out)
 	b, a := random(tensor.F32, out, r), random(tensor.F32, r, in)
 	db, da, slot := tensor.New(tensor.F32, out, r), tensor.New(tensor.F32, r, in), tensor.New(tensor.F32, out, in)
@@ -174,7 +171,7 @@ func TestTheWalksOverKeptWeightsMergeOnceAndPackEachPanelOnce(t *testing.T) {
 
 func TestAWalkByClassMergesOnceAndPacksEachPanelOnce(t *testing.T) {
 	const n, out, in, r = 300, 260, 136, 5
-	w := halfKept(t, out, in)
+	w := halfKept(out, in)
 	dx, dy := random(tensor.BF16, n, in), random(tensor.BF16, n, out)
 	b, a, slot := random(tensor.F32, out, r), random(tensor.F32, r, in), tensor.New(tensor.BF16, out, in)
 	for _, isa := range pairISAs(t) {
@@ -192,7 +189,7 @@ func TestAWalkByClassMergesOnceAndPacksEachPanelOnce(t *testing.T) {
 
 func TestAMergeFormsEachElementOnce(t *testing.T) {
 	const out, in, r = 70, 300, 3
-	w := halfKept(t, out, in)
+	w := halfKept(out, in)
 	b, a, dst := random(tensor.F32, out, r), random(tensor.F32, r, in), tensor.New(tensor.F32, out, in)
 	for _, isa := range ISAs() {
 		got := spent(isa, func(be *Backend) { be.Merge(dst, w, b, a, 2) })

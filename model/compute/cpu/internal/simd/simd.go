@@ -118,9 +118,9 @@ type Kept struct {
 
 // KeptHalf are kernels over the kept weights of bfloat16, with sums in float32. They multiply pairs.
 type KeptHalf struct {
-	// Walk[n−1] is Kept.Walk for 2:4, every row of which has exactly two of each four, and as many fours: y has rows of n·Lanes floats, values are pairs of bfloat16, and the panel has six rows for each four inputs
-	// a, b, c, d, of pairs of bfloat16, as many as y has floats: (a,b), (a,c), (b,c), (a,d), (b,d), (c,d). SixPairs makes groups times six of
-	// such rows from two, (a,b) and (c,d), of regs·Lanes pairs.
+	// Walk[n−1] is Kept.Walk for 2:4, every row of which has exactly two of each four, and as many fours: y has rows of n·Lanes floats, values
+	// are pairs of bfloat16, and the panel has six rows for each four inputs a, b, c, d, of pairs of bfloat16, as many as y has floats: (a,b),
+	// (a,c), (b,c), (a,d), (b,d), (c,d). SixPairs makes groups times six of such rows from two, (a,b) and (c,d), of regs·Lanes pairs.
 	Walk     [4]Walk
 	SixPairs func(groups, regs int, dst, src *float32)
 	// Dots[n−1] is Kept.Dots for rows of n·Lanes pairs of tokens. PairRows makes k times two such rows from one, of 2·regs·Lanes pairs of inputs.
