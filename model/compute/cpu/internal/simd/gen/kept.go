@@ -342,9 +342,14 @@ func keptDots256(a *asm, n int) {
 }
 
 // dots sets registers 0…m−1 to the products, lane by lane, of the next m kept positions of R9 with the row of y, which stands in the upper
-// half of the registers.
+// half of the registers. A sum of pairs waits six cycles for itself, one of floats four: of pairs each position has two sums, where the row is long
+// enough, the second in registers from 24 on.
 func dots(a *asm, v isa, n, m int, half bool) {
 	at := []string{"R14", "R11", "R13", "R15"}
+	sets := 1
+	if half && n >= 4 {
+		sets = 2
+	}
 	for p := 0; p < m; p += 4 {
 		for i := range 4 {
 			a.f("TZCNTQ R9, AX")
@@ -354,22 +359,25 @@ func dots(a *asm, v isa, n, m int, half bool) {
 		}
 		for k := range n {
 			for i := range 4 {
-				addDot(a, v, v.bytes()*k, at[i], v.regs/2+k, p+i, half)
+				addDot(a, v, v.bytes()*k, at[i], v.regs/2+k, p+i+k%sets*24, half, k < sets)
 			}
+		}
+		for i := p; sets == 2 && i < p+4; i++ {
+			a.f("VADDPS Z%d, Z%d, Z%d", 24+i, i, i)
 		}
 	}
 }
 
-// addDot adds the products of register y and disp(base) to register d, or sets it where disp is 0.
-func addDot(a *asm, v isa, disp int, base string, y, d int, half bool) {
+// addDot adds the products of register y and disp(base) to register d, or sets it to them.
+func addDot(a *asm, v isa, disp int, base string, y, d int, half, set bool) {
 	switch {
 	case half:
-		if disp == 0 {
+		if set {
 			a.f("VPXORD Z%d, Z%d, Z%d", d, d, d)
 		}
 		a.pairDot(disp, base, y, d)
-	case disp == 0:
-		a.f("VMULPS (%s), %s, %s", base, v.r(y), v.r(d))
+	case set:
+		a.f("VMULPS %d(%s), %s, %s", disp, base, v.r(y), v.r(d))
 	default:
 		a.f("VFMADD231PS %d(%s), %s, %s", disp, base, v.r(y), v.r(d))
 	}
