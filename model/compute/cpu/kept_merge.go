@@ -123,7 +123,7 @@ func (t *keptTurnTask) do(w *worker, k, end int) {
 		buf := w.scratch(t.scratch())
 		wide, turned, rest := buf[:64*keptCols], buf[64*keptCols:][:64*keptCols], buf[64*2*keptCols:]
 		a, b, rows := rest[:keptCols*t.r], rest[keptCols*t.r:][:64*t.r], rest[(keptCols+64)*t.r:][:(i1-i0)*t.r]
-		t.coefs(rows, i0)
+		t.coefs(w, rows, i0)
 		clear(b) // beyond the last row
 		across(w, b, 64, rows, t.r, 0, t.r)
 		n := t.w.Start(i0, 0)

@@ -39,7 +39,7 @@ func (t *mergeTask) scratch(rows, cols int) int { return (rows + cols) * t.r }
 func (t *mergeTask) factors(w *worker, i, rows, cols int) (coef, a []float32) {
 	buf := w.scratch(t.scratch(rows, cols))
 	coef, a = buf[:rows*t.r], buf[rows*t.r:]
-	t.coefs(coef, i)
+	t.coefs(w, coef, i)
 	return coef, a
 }
 
@@ -56,10 +56,9 @@ func newMerge(op string, w *sparse.Weight, bm, am tensor.Tensor, s float32) merg
 }
 
 // coefs sets dst to s·B of the rows from i on, as many as fit.
-func (t *mergeTask) coefs(dst []float32, i int) {
-	for k := range dst {
-		dst[k] = t.s * t.b[i*t.r+k]
-	}
+func (t *mergeTask) coefs(w *worker, dst []float32, i int) {
+	copy(dst, t.b[i*t.r:])
+	w.scale(dst, t.s)
 }
 
 // chunk is the number of columns merged at a time, so that the chunk's part of A stays in the first cache.
