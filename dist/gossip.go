@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -87,11 +88,12 @@ func (g *gossip) members(self string) []rendezvous.Member {
 	return ms
 }
 
-// join meets the seeds until ctx ends: often until one has answered, then now and then, because memberlist never
-// tries again to reach a member that it once took for dead.
+// join meets the seeds until ctx ends: often until one has answered and a member of this generation is known (a seed may
+// be of the last one, about to end), then now and then, because memberlist never tries again to reach a member that it once took
+// for dead.
 func (g *gossip) join(ctx context.Context) {
 	for wait := 100 * time.Millisecond; ; {
-		if g.joinOnce(ctx) {
+		if g.joinOnce(ctx) && g.company() {
 			wait = 30 * time.Second
 		} else {
 			wait = min(2*wait, time.Second)
@@ -102,6 +104,12 @@ func (g *gossip) join(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// company reports whether another member of this generation is known to be alive; a member without seeds looks for none.
+func (g *gossip) company() bool {
+	self, _ := memberOf(g.list.LocalNode())
+	return len(g.seeds) == 0 || slices.ContainsFunc(g.members(self.Name), func(m rendezvous.Member) bool { return m.Generation == self.Generation })
 }
 
 func (g *gossip) joinOnce(ctx context.Context) (met bool) {

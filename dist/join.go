@@ -99,7 +99,14 @@ func (g *group) connect(ctx context.Context) error {
 		out.Close()
 		return fmt.Errorf("data connection from %s to %s: %w", left, g.n.self.Data, err)
 	}
+	stop := context.AfterFunc(ctx, func() { // a neighbour that stands still now would be waited for for ever
+		in.Close()
+		out.Close()
+	})
 	sharedIn, sharedOut, err := g.sharing(in, out, left.Host, right.Host)
+	if !stop() {
+		err = ctx.Err()
+	}
 	if err != nil {
 		in.Close()
 		out.Close()

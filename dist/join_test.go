@@ -1,7 +1,9 @@
 package dist
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -208,6 +210,87 @@ func TestACancelledJoinReturnsAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// mute passes on the handshake of a data connection, and then nothing more of what the dialer says.
+func mute(t *testing.T, to string) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			dialer, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { dialer.Close() })
+			acceptor, err := net.Dial("tcp", to)
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { acceptor.Close() })
+			go io.Copy(dialer, acceptor)
+			go func() {
+				hello := make([]byte, 32+2) // nonce, and how long the hello is
+				io.ReadFull(dialer, hello)
+				io.CopyN(acceptor, io.MultiReader(bytes.NewReader(hello), dialer), int64(len(hello))+int64(binary.LittleEndian.Uint16(hello[32:]))+32)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func TestJoinEndsWithANeighbourThatIsSilentAfterItsHandshake(t *testing.T) {
+	cs := configs(t, 2)
+	for i := range cs {
+		cs[i].Timeout = 2 * time.Second
+	}
+	cs[0].AdvertiseData = func(addr string) string { return mute(t, addr) }
+	done := make(chan []error, 1)
+	go func() {
+		_, errs := joinAll(cs)
+		done <- errs
+	}()
+	select {
+	case errs := <-done:
+		if errs[0] == nil || errs[1] == nil {
+			t.Errorf("errors %v", errs)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Join hangs")
+	}
+}
+
+func TestASeedOfTheLastGenerationDoesNotDelayTheNext(t *testing.T) {
+	cs := configs(t, 2)
+	last, next, other := cs[0], cs[0], cs[1]
+	next.Generation++
+	other.Generation++
+	next.Timeout, other.Timeout = 15*time.Second, 15*time.Second // a seed that has answered is called again after 30 s
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Join(context.Background(), last)
+		ended <- err
+	}()
+	time.Sleep(200 * time.Millisecond)
+	joined := make(chan error, 1)
+	go func() {
+		g, err := Join(context.Background(), other)
+		if err == nil {
+			t.Cleanup(func() { g.Close() })
+		}
+		joined <- err
+	}()
+	if err := <-ended; err == nil {
+		t.Fatal("the last generation stands")
+	}
+	g, err := Join(context.Background(), next)
+	if err := errors.Join(err, <-joined); err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
 }
 
 func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
