@@ -24,7 +24,7 @@ func (l *launcher) attempt(n int) Attempt {
 	}
 	w.all()
 	if l.Alone {
-		killOrphans(nil)
+		killOrphans(nil, l.elders)
 	}
 	a.End = time.Now()
 	for _, r := range ranks {

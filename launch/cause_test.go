@@ -108,12 +108,13 @@ func TestWithoutAnErrorFileTheReasonIsTheLastLineOrTheSignal(t *testing.T) {
 		"last line on stderr: boom":    {code: 1, exit: 1, stderr: "x\nboom\n"},
 		"it printed nothing on stderr": {code: 1, exit: 1},
 		"panic: boom":                  {code: 2, exit: 1, stderr: "panic: boom\n\ngoroutine 1:\nmain.main\n"},
+		"SIGSEGV: segmentation":        {code: 2, exit: 1, stderr: "SIGSEGV: segmentation violation\nPC=0x7f m=0\n\ngs     0x0\n"},
 		"a mapped file was truncated":  {code: -1, signal: "SIGBUS", exit: 1},
 		"killed by the launcher 1s":    {code: -1, signal: "SIGKILL", exit: 9, asked: 2},
 		"fatal error: out of memory":   {code: 2, exit: 1, stderr: "fatal error: out of memory\n"},
 	} {
-		if f := failureOf(t, oom{-1, -1}, e); !strings.HasPrefix(f.Reason, want) {
-			t.Errorf("%+v: %q, want %q", e, f.Reason, want)
+		if f := failureOf(t, oom{-1, -1}, e); !strings.HasPrefix(f.Reason, want) || usage(f) {
+			t.Errorf("%+v: %q, want %q; wrong usage: %v", e, f.Reason, want, usage(f))
 		}
 	}
 }

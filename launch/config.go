@@ -45,7 +45,7 @@ type Config struct {
 	Grace       time.Duration // from SIGTERM to SIGKILL; default 30 s
 	Threads     int           // GOMAXPROCS of each rank; default: the rank's share of the cores
 	NoAffinity  bool          // do not split the node's cores among the ranks, nor bind them to their GPUs' NUMA nodes
-	Alone       bool          // this process does nothing but launch: any child process that it did not start is a rank's orphan
+	Alone       bool          // this process does nothing but launch: any child process that it did not start and that was not there before is a rank's orphan
 
 	GPUs         GPUs          // the NVIDIA driver: each rank gets a GPU; default nil: no rank is given one
 	GPUTolerance int64         // bytes that others may hold on a rank's GPU; default 512 MiB

@@ -67,6 +67,7 @@ type launcher struct {
 	unsub    func()
 	out, err *sink
 	report   Report
+	elders   []int // children that were there before the first rank
 
 	seated   []seat            // of the ranks; nil: none has a GPU
 	policy   bool              // ranks take their memory from their GPU's NUMA node
@@ -87,6 +88,7 @@ func newLauncher(ctx context.Context, c Config) (*launcher, error) {
 	if err := l.makeDir(); err != nil {
 		return nil, err
 	}
+	l.elders = children()
 	if err := adopt(); err != nil {
 		c.Logger.Warn("orphans of ranks will not be found", zap.Error(err))
 	}

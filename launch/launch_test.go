@@ -251,12 +251,15 @@ func TestOtherChildrenOfTheProcessAreLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { other.Process.Kill(); other.Wait() }()
-	c, _ := job(t, "parent", 1)
-	if _, err := Run(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	if !alive(other.Process.Pid) {
-		t.Error("a child that is no rank's was ended")
+	for _, alone := range []bool{false, true} {
+		c, _ := job(t, "parent", 1)
+		c.Alone = alone
+		if _, err := Run(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if !alive(other.Process.Pid) {
+			t.Fatalf("alone %v: a child that is no rank's was ended", alone)
+		}
 	}
 }
 

@@ -52,7 +52,7 @@ type lines struct {
 	out      []byte // scratch of one Write
 
 	tail  []string // the last tailLen lines
-	crash string   // the first line that tells of a Go panic or runtime crash
+	crash string   // the first line that tells of a panic or another crash
 }
 
 // Write never fails: a rank must not be blocked by its log.
@@ -139,9 +139,16 @@ func (l *lines) keep(line []byte) {
 		l.tail = append(l.tail[:0], l.tail[1:]...)
 	}
 	l.tail = append(l.tail, s)
-	if l.crash == "" && (strings.HasPrefix(s, "panic: ") || strings.HasPrefix(s, "fatal error: ")) {
+	if l.crash == "" && crashed(s) {
 		l.crash = s
 	}
+}
+
+// crashed tells a line by which Go's runtime begins to say why it ends the process: a panic, an error of its own, or a signal in C code
+// ("SIGSEGV: segmentation violation").
+func crashed(line string) bool {
+	what, _, ok := strings.Cut(line, ": ")
+	return ok && (what == "panic" || what == "fatal error" || strings.HasPrefix(what, "SIG") && !strings.ContainsFunc(what, func(r rune) bool { return r < 'A' || r > 'Z' }))
 }
 
 func (l *lines) flush() {

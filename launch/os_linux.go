@@ -54,14 +54,14 @@ func reapGroup(pid int) {
 }
 
 // killOrphans ends those adopted children whose environment holds all of marks, and their children in turn;
-// without marks every child. It gives their number. All of them are children that were not reaped, so their
-// pids cannot have become another's.
-func killOrphans(marks []string) int {
+// without marks every child but those to spare. It gives their number. All of them are children that were not
+// reaped, so their pids cannot have become another's.
+func killOrphans(marks []string, spare []int) int {
 	count := 0
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		busy := false
 		for _, pid := range children() {
-			if !marked(pid, marks) {
+			if slices.Contains(spare, pid) || !marked(pid, marks) {
 				continue
 			}
 			if unix.Kill(pid, unix.SIGKILL) == nil {

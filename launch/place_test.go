@@ -29,16 +29,29 @@ func TestOneSlurmTaskPerNodePlacesTheLauncher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.MinNodes != 3 || c.MaxNodes != 3 || c.NodeRank != 2 || c.Job != "4242.0" || c.GossipPort != 24244 ||
-		!slices.Equal(c.Join, []string{"n1:24242", "n2:24243", "n3:24244"}) {
+	if c.MinNodes != 3 || c.MaxNodes != 3 || c.NodeRank != 2 || c.Job != "4242.0" || c.GossipPort != 24400 ||
+		!slices.Equal(c.Join, []string{"n1:24398", "n2:24399", "n3:24400"}) {
 		t.Errorf("config %+v", c)
 	}
 	l := launcher{Config: c}
 	if k := l.contract(5, 2, c.GossipPort); k.Rank != 21 || k.LocalRank != 5 || k.WorldMin != 24 || k.WorldMax != 24 || k.GossipPort != 0 {
 		t.Errorf("contract %v", k)
 	}
-	if k := l.contract(0, 2, c.GossipPort); k.Rank != 16 || k.GossipPort != 24244 || k.Generation != 2 {
+	if k := l.contract(0, 2, c.GossipPort); k.Rank != 16 || k.GossipPort != 24400 || k.Generation != 2 {
 		t.Errorf("contract %v", k)
+	}
+}
+
+func TestNeighbouringJobsOnAHostHaveDifferentPorts(t *testing.T) {
+	whose := map[int]string{}
+	for job := 1 << 20; job < 1<<20+64; job++ {
+		for node := range 16 {
+			port, who := Slurm{JobNumber: job}.Port(node), fmt.Sprintf("node %d of job %d", node, job)
+			if whose[port] != "" || port < 20000 || port >= 32000 {
+				t.Fatalf("port %d is that of %s and of %s", port, who, whose[port])
+			}
+			whose[port] = who
+		}
 	}
 }
 
@@ -58,7 +71,7 @@ func TestSeveralSlurmTasksPerNodeTakeTheirRanksFromSlurm(t *testing.T) {
 	l := launcher{Config: c}
 	k := l.contract(0, 1, c.GossipPort)
 	if k.Rank != 4 || k.LocalRank != 2 || k.LocalSize != 3 || k.NodeRank != 1 || k.WorldMin != 5 || k.WorldMax != 5 || k.GossipPort != 0 ||
-		k.Seeds[0] != "127.0.0.1:24243" {
+		k.Seeds[0] != "127.0.0.1:24399" {
 		t.Errorf("contract %v", k)
 	}
 	c.MaxRestarts = 1

@@ -63,7 +63,7 @@ type Failure struct {
 
 	GPUFault string `json:"gpu_fault,omitempty"` // the fault of its GPU that ended the attempt
 
-	crash bool // a Go panic or a crash of the runtime
+	crash bool // a panic, or a crash of the runtime or of C code
 }
 
 // Error is one line: which rank, where, how, why.
@@ -103,8 +103,8 @@ func (a Attempt) stopped() bool {
 	return slices.ContainsFunc(a.Ranks, func(e Exit) bool { return e.Code == ExitStopped })
 }
 
-// usage: the rank's exit code says that trying again is of no use. Go's panics end with that code, too, and
-// are told apart by what they print.
+// usage: the rank's exit code says that trying again is of no use. Go's panics and crashes in C code end
+// with that code, too, and are told apart by what they print.
 func usage(f *Failure) bool { return f.Code == ExitUsage && !f.crash }
 
 // publish writes exit-report.json if there is a LogDir.

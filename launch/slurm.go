@@ -96,8 +96,8 @@ func tasksPerNode(s string) ([]int, error) {
 }
 
 // Port is the gossip port of a node's local rank 0: another one for another job, and for each node, because Slurm's nodes may
-// share a host.
-func (s Slurm) Port(node int) int { return 20000 + s.JobNumber%12000 + node }
+// share a host. Jobs of neighbouring numbers, such as those of an array, have ports far apart.
+func (s Slurm) Port(node int) int { return 20000 + (s.JobNumber%12000*7919+node)%12000 }
 
 // Seeds are all nodes, by their names in Slurm.
 func (s Slurm) Seeds() []string {

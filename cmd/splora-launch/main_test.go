@@ -162,7 +162,7 @@ func TestSeedsOfABatchScriptGetTheJobsPort(t *testing.T) {
 	if err := f.place(&c, false); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"n1:20001", "n2:5", "[::1]:20001"}; !slices.Equal(c.Join, want) || c.NodeRank != 1 || c.MaxNodes != 3 || c.GossipPort != 20002 {
+	if want := []string{"n1:27919", "n2:5", "[::1]:27919"}; !slices.Equal(c.Join, want) || c.NodeRank != 1 || c.MaxNodes != 3 || c.GossipPort != 27920 {
 		t.Errorf("config %+v, want seeds %v", c, want)
 	}
 }
