@@ -26,7 +26,7 @@ type suspect struct {
 }
 
 // first finds the failure that came first: of a rank that did not fail because it was told to, nor because
-// another one was lost, if there is one; a rank's own account of the time counts more than its exit, which a
+// another one was lost, if there is one, or else of the one that stood still; a rank's own account of the time counts more than its exit, which a
 // core dump or a slow teardown delays. nil when no rank failed.
 func (w *watch) first(before oom) *Failure {
 	if w.fatal != nil && slices.ContainsFunc(w.ranks, func(r *rank) bool { return r.exit.Code != ExitDone }) {
@@ -44,7 +44,25 @@ func (w *watch) first(before oom) *Failure {
 	s := slices.MinFunc(list, func(a, b suspect) int {
 		return cmp.Or(compareBool(b.guilty, a.guilty), compareBool(a.status.Lost, b.status.Lost), a.when.Compare(b.when))
 	})
+	if f := frozen(list); f != nil && s.status.Lost {
+		return w.failure(*f, before)
+	}
 	return w.failure(s, before)
+}
+
+// frozen is the one rank that said nothing and did not end when it was told to, if there is just one: where the others only say that they lost
+// a rank, it is this.
+func frozen(list []suspect) (f *suspect) {
+	for i, s := range list {
+		if s.status.Error != "" || s.exit.Signal != "SIGKILL" || !s.exit.ByUs {
+			continue
+		}
+		if f != nil {
+			return nil
+		}
+		f = &list[i]
+	}
+	return f
 }
 
 func (w *watch) suspect(r *rank) suspect {

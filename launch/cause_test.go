@@ -54,6 +54,9 @@ func TestTheFirstFailureIsTheCauseAndNotAConsequence(t *testing.T) {
 		"not a crash that is our own SIGTERM": {[]end{{code: -1, signal: "SIGTERM", exit: 8, asked: 6}, {code: 1, exit: 6}}, 1},
 		"its own word on the time":            {[]end{{code: 1, exit: 5}, {code: 1, exit: 9, said: 4, reason: "x"}}, 1},
 		"all were lost":                       {[]end{{code: 1, exit: 6, said: 6, lost: true}, {code: 1, exit: 5, said: 5, lost: true}}, 1},
+		"a frozen one that others lost":       {[]end{{code: 1, exit: 5, said: 5, lost: true}, {code: -1, signal: "SIGKILL", exit: 40, asked: 6}, {code: 1, exit: 5, said: 5, lost: true}}, 1},
+		"not one that was slow to end":        {[]end{{code: 1, exit: 5, said: 5}, {code: -1, signal: "SIGKILL", exit: 40, asked: 6}}, 0},
+		"which of two that froze":             {[]end{{code: -1, signal: "SIGKILL", exit: 40, asked: 6}, {code: -1, signal: "SIGKILL", exit: 40, asked: 6}, {code: 1, exit: 5, said: 5, lost: true}}, 2},
 		"stopped ranks did not fail":          {[]end{{code: 75, exit: 5}, {code: 1, exit: 9, asked: 0}}, 1},
 	} {
 		for i := range c.ends {

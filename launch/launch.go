@@ -77,6 +77,7 @@ type launcher struct {
 	broken   map[string]*Event // GPUs that are not to be used again, by UUID
 
 	stopped os.Signal // the first signal that was forwarded: no restart any more
+	idle    os.Signal // one that would have been, had a rank run
 	why     string    // why there was no further attempt
 }
 
@@ -200,6 +201,7 @@ func (l *launcher) rest(d time.Duration) string {
 			return "cancelled"
 		case s := <-l.sigs:
 			if forwarded(s) {
+				l.idle = s
 				return "not restarted after " + signalText(s)
 			}
 		}
@@ -213,6 +215,9 @@ func (l *launcher) conclude() (Report, error) {
 	r.End, r.First = time.Now(), last.First
 	var err error
 	switch {
+	case r.First != nil && l.idle != nil && r.step() > 0:
+		err = ErrStopped
+		r.ExitCode, r.Reason = ExitStopped, fmt.Sprintf("stopped on %s before a restart, checkpoint published; before that: %v", signalText(l.idle), r.First)
 	case r.First != nil:
 		err = r.First
 		r.ExitCode, r.Reason = ExitFailed, fmt.Sprintf("%v (%s)", err, l.why)

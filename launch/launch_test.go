@@ -263,6 +263,18 @@ func TestOtherChildrenOfTheProcessAreLeftAlone(t *testing.T) {
 	}
 }
 
+func TestASignalBeforeARestartStopsAJobThatHasACheckpoint(t *testing.T) {
+	for step, want := range map[int]int{40: ExitStopped, -1: ExitFailed} {
+		sigs := make(chan os.Signal, 1)
+		sigs <- syscall.SIGUSR1
+		l := &launcher{ctx: t.Context(), sigs: sigs, report: Report{Attempts: []Attempt{{Step: step}, {Step: -1, First: &Failure{Reason: "boom"}}}}}
+		l.why = l.rest(time.Hour)
+		if r, err := l.conclude(); r.ExitCode != want || errors.Is(err, ErrStopped) != (want == ExitStopped) || !strings.Contains(r.Reason, "SIGUSR1") || !strings.Contains(r.Reason, "boom") {
+			t.Errorf("step %d: code %d, want %d; %q, %v", step, r.ExitCode, want, r.Reason, err)
+		}
+	}
+}
+
 // launcherOf starts a process that only launches two ranks.
 func launcherOf(t *testing.T, ranks string) (cmd *exec.Cmd, dir string) {
 	dir = t.TempDir()

@@ -103,6 +103,11 @@ func (a Attempt) stopped() bool {
 	return slices.ContainsFunc(a.Ranks, func(e Exit) bool { return e.Code == ExitStopped })
 }
 
+// step is the largest that a rank reported, each with a checkpoint.
+func (r *Report) step() int {
+	return slices.MaxFunc(r.Attempts, func(a, b Attempt) int { return a.Step - b.Step }).Step
+}
+
 // usage: the rank's exit code says that trying again is of no use. Go's panics and crashes in C code end
 // with that code, too, and are told apart by what they print.
 func usage(f *Failure) bool { return f.Code == ExitUsage && !f.crash }
