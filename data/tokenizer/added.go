@@ -132,7 +132,9 @@ func (m *matcher) split(s string, text func(part string, lo int), token func(id 
 		if done < lo {
 			text(s[done:lo], done)
 		}
-		token(a.ID)
+		if lo < hi {
+			token(a.ID)
+		}
 		done = hi
 	}
 	if done < len(s) {

@@ -66,5 +66,5 @@ var newerNumbers = [][2]rune{
 // isWord is \w of the reference's regular expressions.
 func isWord(r rune) bool {
 	return unicode.In(r, unicode.L, unicode.Nl, unicode.Other_Alphabetic, unicode.M, unicode.Nd, unicode.Pc, unicode.Join_Control) ||
-		r >= newerLetters[0][0] && r < classEnd && (classes()[r] == letter || classes()[r] == number)
+		r >= newerLetters[0][0] && r < classEnd && (classes()[r] == letter || classes()[r] == number && !unicode.Is(unicode.N, r))
 }

@@ -21,6 +21,9 @@ func newCutTable(m *bpe) *cutTable {
 	for _, id := range m.fallback {
 		t.all = t.all && id >= 0
 	}
+	if !t.all && m.unk < 0 {
+		return nil
+	}
 	seen := make(map[[2]rune]bool)
 	for token := range m.vocab {
 		prev := rune(-1)

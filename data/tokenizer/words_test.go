@@ -83,3 +83,36 @@ func FuzzScanners(f *testing.F) {
 		}
 	})
 }
+
+// The ids are those of tokenizers 0.23.
+func TestEdgesOfMergesAndOfAddedTokens(t *testing.T) {
+	const stripping = `{"added_tokens": [{"id": 3, "content": "\n\n", "single_word": false, "lstrip": true, "rstrip": true, "normalized": false, "special": true}],
+		"model": {"type": "BPE", "vocab": {"a": 0, "\n": 1, "b": 2, "\n\n": 3}, "merges": []}}`
+	const halfFallback = `{"model": {"type": "BPE", "byte_fallback": true, "vocab": {" ": 0, "-": 1, "  ": 2, " -": 3, "a": 4}, "merges": [[" ", " "], [" ", "-"]]}}`
+	for _, c := range []struct {
+		tokenizer, text string
+		want            []int32
+	}{
+		{stripping, "\n\n\n\n", []int32{3}}, // white space beside a token belongs to it, another such token too
+		{stripping, "a\n\n\n\nb", []int32{0, 3, 2}},
+		{halfFallback, " ц ", []int32{2}}, // what is unknown vanishes, and its neighbours meet
+		{halfFallback, " л-", []int32{3}},
+		{halfFallback, "a ц-", []int32{4, 3}},
+	} {
+		tok, err := Parse([]byte(c.tokenizer), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tok.Encode(c.text, true); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %v, want %v", c.text, got, c.want)
+		}
+	}
+}
+
+func TestNumbersThatAreNoDigitsAreNoWords(t *testing.T) {
+	for r, want := range map[rune]bool{'⁵': false, '①': false, '⒈': false, '⅕': false, '٣': true, 'Ⅷ': true, 'é': true, 0x10D40: true} {
+		if isWord(r) != want {
+			t.Errorf("%U: %v", r, !want)
+		}
+	}
+}

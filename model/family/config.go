@@ -3,6 +3,7 @@ package family
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -40,6 +41,9 @@ func (f *fields) fail(format string, args ...any) {
 
 // null reports a field that is there and null.
 func (f *fields) null(key string) bool { return string(f.m[key]) == "null" }
+
+// given reports a field that is there and not null.
+func (f *fields) given(key string) bool { return f.m[key] != nil && !f.null(key) }
 
 func (f *fields) text(key, def string) string {
 	f.get(key, &def)
@@ -83,11 +87,11 @@ func (f *fields) common(a *Architecture) {
 	c.Vocab, c.Hidden, c.Inter = f.size("vocab_size"), f.size("hidden_size"), f.size("intermediate_size")
 	c.Layers, c.Heads = f.size("num_hidden_layers"), f.size("num_attention_heads")
 	c.KVHeads = f.count("num_key_value_heads", c.KVHeads)
-	if c.KVHeads < 0 || f.null("num_key_value_heads") {
+	if c.KVHeads < 0 && !f.given("num_key_value_heads") || f.null("num_key_value_heads") {
 		c.KVHeads = c.Heads
 	}
 	c.HeadDim = f.count("head_dim", c.HeadDim)
-	if c.HeadDim < 0 && c.Heads > 0 {
+	if c.HeadDim < 0 && !f.given("head_dim") && c.Heads > 0 {
 		if c.Hidden%c.Heads != 0 {
 			f.fail("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is not given", c.Hidden, c.Heads)
 		}
@@ -151,13 +155,25 @@ func (f *fields) refuse() {
 	}
 }
 
+// agree refuses rope_parameters and rope_scaling of different kinds, or with different values.
+func (f *fields) agree(parameters, scaling *fields) {
+	if a, b := ropeKind(parameters), ropeKind(scaling); a != b {
+		f.fail("rope_parameters and rope_scaling disagree: %q and %q", a, b)
+	}
+	for _, key := range slices.Sorted(maps.Keys(scaling.m)) {
+		if a, b := parameters.real(key, 0), scaling.real(key, 0); key != "type" && key != "rope_type" && (a != b || !parameters.given(key)) {
+			f.fail("rope_parameters and rope_scaling disagree in %s: %s and %s", key, parameters.m[key], scaling.m[key])
+		}
+	}
+}
+
 // rope reads rope_parameters (transformers 5) or rope_theta and rope_scaling (transformers 4).
 func (f *fields) rope(c *decoder.Config) {
 	theta := f.real("rope_theta", 10000)
 	o, ok := f.object("rope_parameters")
 	if s, old := f.object("rope_scaling"); old {
-		if ok && len(o.m) > 0 && len(s.m) > 0 && ropeKind(o) != ropeKind(s) {
-			f.fail("rope_parameters and rope_scaling disagree: %q and %q", ropeKind(o), ropeKind(s))
+		if ok && len(o.m) > 0 && len(s.m) > 0 {
+			f.agree(o, s)
 		}
 		if !ok || len(o.m) == 0 {
 			o, ok = s, true

@@ -28,6 +28,13 @@ func llamaConfig(change map[string]any) []byte {
 
 type obj = map[string]any
 
+func TestSizesThatAreNullAreThoseThatFollow(t *testing.T) {
+	a, err := ParseConfig(llamaConfig(obj{"head_dim": json.RawMessage("null"), "num_key_value_heads": json.RawMessage("null")}))
+	if err != nil || a.Config.HeadDim != 4 || a.Config.KVHeads != 4 {
+		t.Errorf("%+v, %v", a.Config, err)
+	}
+}
+
 func TestWhatIsNotSupportedIsRefusedByName(t *testing.T) {
 	for want, change := range map[string]obj{
 		"unknown architecture GPT2LMHeadModel; known: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM": {"architectures": []string{"GPT2LMHeadModel"}},
@@ -38,6 +45,10 @@ func TestWhatIsNotSupportedIsRefusedByName(t *testing.T) {
 		`rope type "dynamic" is not supported`:                    {"rope_scaling": obj{"type": "dynamic", "factor": 4.0}},
 		`rope type "longrope" is not supported`:                   {"rope_parameters": obj{"rope_type": "longrope", "factor": 4.0}},
 		"rope_parameters and rope_scaling disagree":               {"rope_parameters": obj{"rope_type": "default"}, "rope_scaling": obj{"type": "linear", "factor": 2}},
+		"rope_parameters and rope_scaling disagree in factor":     {"rope_parameters": obj{"rope_type": "linear", "factor": 4}, "rope_scaling": obj{"type": "linear", "factor": 2}},
+		`model_type says "mistral"`:                               {"model_type": "mistral"},
+		"num_key_value_heads is -2":                               {"num_key_value_heads": -2},
+		"head_dim is -2":                                          {"head_dim": -2},
 		"rope_parameters.full_attention: rotary parameters that":  {"rope_parameters": obj{"full_attention": obj{"rope_type": "default"}}},
 		"rope_scaling.factor is 0":                                {"rope_scaling": obj{"type": "linear"}},
 		"rope_scaling.low_freq_factor is 0":                       {"rope_scaling": obj{"rope_type": "llama3", "factor": 8}},

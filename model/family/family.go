@@ -98,7 +98,12 @@ func (f *fields) family() (family, error) {
 		return family{}, f.err
 	}
 	for _, fam := range families() {
-		if slices.Contains(names, fam.architecture) || len(names) == 0 && kind == fam.modelType {
+		switch {
+		case len(names) == 0 && kind == fam.modelType:
+			return fam, nil
+		case slices.Contains(names, fam.architecture) && kind != "" && kind != fam.modelType:
+			return family{}, fmt.Errorf("architectures says %s, whose model_type is %q, and model_type says %q: correct the one that is wrong", fam.architecture, fam.modelType, kind)
+		case slices.Contains(names, fam.architecture):
 			return fam, nil
 		}
 	}
