@@ -19,7 +19,7 @@ const (
 	ExitDone    = 0  // the work is done
 	ExitFailed  = 1  // it failed
 	ExitUsage   = 2  // wrong usage or configuration: trying again is of no use
-	ExitStopped = 75 // stopped on a signal with a checkpoint published; run again to go on
+	ExitStopped = 75 // stopped on a signal, with a checkpoint published unless it came before the first step; run again to go on
 )
 
 // Contract is what a rank process is told by its launcher. The package doc has the table of its variables.

@@ -227,6 +227,9 @@ func (l *launcher) conclude() (Report, error) {
 	case last.stopped():
 		err = ErrStopped
 		r.ExitCode, r.Reason = ExitStopped, "stopped on a signal, checkpoint published"
+		if r.step() < 1 {
+			r.Reason = "stopped on a signal before the first step"
+		}
 	default:
 		r.Reason = "done"
 	}

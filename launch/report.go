@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// ErrStopped is returned by Run when the ranks stopped on a signal, with a checkpoint published.
-var ErrStopped = errors.New("launch: stopped on a signal with a checkpoint published: run again to go on")
+// ErrStopped is returned by Run when the ranks stopped on a signal, with a checkpoint published unless it came before the first step.
+var ErrStopped = errors.New("launch: stopped on a signal: run again to go on")
 
 // Report is what happened, from the first start to the last exit. It holds no key.
 type Report struct {

@@ -87,7 +87,7 @@ func TestExitCodesOfRanksBecomeThoseOfTheLauncher(t *testing.T) {
 		line string // on stderr
 	}{
 		{"--exit=00", 0, ""},
-		{"--exit=75", 75, "splora-launch: stopped on a signal with a checkpoint published: run again to go on\n"},
+		{"--exit=75", 75, "splora-launch: stopped on a signal: run again to go on\n"},
 		{"--exit=02", 2, "failed: exit code 2: last line on stderr: log of rank 0 (not restarted: wrong usage or configuration)\n"},
 		{"--exit=07", 1, "failed: exit code 7: last line on stderr: log of rank 0 (attempt 1 of 1)\n"},
 	} {

@@ -49,6 +49,9 @@ func openDevice(name string, gpu bool, threads int, fused bool, note func(string
 			return hardware{}, err
 		}
 	}
+	if threads < 0 || threads > compute.MaxThreads {
+		return hardware{}, usagef("--threads %d: from 0 to %d", threads, compute.MaxThreads)
+	}
 	return hardware{Backend: cpu.New(cpu.Config{Threads: threads})}, nil
 }
 

@@ -143,6 +143,15 @@ func TestVerifyNamesWhatElseIsNotAsInTheBase(t *testing.T) {
 	}
 	f.Close()
 	biased := copyFolder(t, filepath.Join(oracleDir, "qwen2")) // has biases that a LLaMA does not have
+	retyped := copyFolder(t, base)                             // the same bytes, said to be integers
+	file := filepath.Join(retyped, "model.safetensors")
+	typed := bytes.Replace(readFile(t, retyped, "model.safetensors"), []byte(`"model.norm.weight":{"dtype":"F32"`), []byte(`"model.norm.weight":{"dtype":"I32"`), 1)
+	if err := os.WriteFile(file, typed, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := call("verify", "--base", base, "--merged", retyped); code != 1 || !strings.Contains(out, "FAULT model.norm.weight differs from the base\n") {
+		t.Errorf("retyped: exit %d:\n%s", code, out)
+	}
 	for want, c := range map[string]struct {
 		dir, name string
 		k         int

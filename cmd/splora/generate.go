@@ -73,7 +73,7 @@ func (g *sampling) run(c *cobra.Command, o *inference) error {
 	if g.tokens < 1 || !(g.temperature >= 0) {
 		return usagef("generate: --max-new-tokens must be at least 1 and --temperature not negative")
 	}
-	if room := o.folder.Config.MaxPositions; len(prompt)+g.tokens > room {
+	if room := o.folder.Config.MaxPositions; g.tokens > room-len(prompt) {
 		return usagef("generate: %d prompt tokens and %d new ones exceed the model's max_position_embeddings %d", len(prompt), g.tokens, room)
 	}
 	m, err := o.load(c, decoder.Options{Batch: 1, Seq: min(512, len(prompt)), Cache: len(prompt) + g.tokens})

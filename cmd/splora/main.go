@@ -23,7 +23,7 @@ const (
 	exitDone    = 0
 	exitFailed  = 1
 	exitUsage   = 2
-	exitStopped = 75 // on a signal, with a checkpoint published: run again to go on
+	exitStopped = 75 // on a signal, with a checkpoint published unless it came before the first step: run again to go on
 )
 
 func main() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -184,16 +185,16 @@ func (r *raw) differing(base *family.Folder) (faults []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		var got []byte
+		var got safetensors.Tensor
 		if other != nil {
 			got, err = other.Raw(s.Name)
 			if err != nil {
 				return nil, err
 			}
-		} else if t, ok := r.Tensor(s.Name); ok {
-			got = t.Data
+		} else {
+			got, _ = r.Tensor(s.Name)
 		}
-		if !bytes.Equal(got, want) {
+		if got.DType != want.DType || !slices.Equal(got.Shape, want.Shape) || !bytes.Equal(got.Data, want.Data) {
 			faults = append(faults, s.Name+" differs from the base")
 		}
 	}

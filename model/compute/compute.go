@@ -18,6 +18,9 @@ import (
 	"github.com/splora/splora/model/tensor"
 )
 
+// MaxThreads bounds the threads of a backend that computes on processors.
+const MaxThreads = 4096
+
 // Backend is one device's operations.
 type Backend interface {
 	Memory

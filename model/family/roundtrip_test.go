@@ -461,7 +461,7 @@ func TestOtherTensorsAreListedAndReadRaw(t *testing.T) {
 	for _, s := range f.Others() {
 		a, err := f.Raw(s.Name)
 		b, err2 := p.Raw(s.Name)
-		if err != nil || err2 != nil || !bytes.Equal(a, b) || int64(len(a)) != s.Bytes() {
+		if err != nil || err2 != nil || !bytes.Equal(a.Data, b.Data) || a.DType != b.DType || int64(len(a.Data)) != s.Bytes() {
 			t.Errorf("%s: %v %v", s.Name, err, err2)
 		}
 	}

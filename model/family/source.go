@@ -86,11 +86,11 @@ func (f *Folder) Tensors() []safetensors.Spec {
 // Others lists the stored tensors that are no part of a linear's weight: embedding, head, norms, biases.
 func (f *Folder) Others() []safetensors.Spec { return folderSource{f}.rest() }
 
-// Raw is a stored tensor's bytes, in the mapping.
-func (f *Folder) Raw(name string) ([]byte, error) {
+// Raw is a stored tensor as it is, in the mapping.
+func (f *Folder) Raw(name string) (safetensors.Tensor, error) {
 	t, ok := f.weights.Tensor(name)
 	if !ok {
-		return nil, fmt.Errorf("family: %s: no tensor is named %q", f.Dir, name)
+		return t, fmt.Errorf("family: %s: no tensor is named %q", f.Dir, name)
 	}
-	return t.Data, nil
+	return t, nil
 }

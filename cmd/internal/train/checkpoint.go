@@ -145,6 +145,10 @@ func readState(dir string) (State, error) {
 	if s.Format != stateFormat {
 		return s, fmt.Errorf("checkpoint %s: format %d, this program reads %d", dir, s.Format, stateFormat)
 	}
+	if n, ok := strings.CutPrefix(filepath.Base(dir), "checkpoint-"); ok && n != strconv.Itoa(s.Step) ||
+		s.Step < 0 || s.Step > s.TotalSteps || s.GlobalBatch < 1 || s.Row < 0 || s.Files[optimizerFile] == "" {
+		return s, fmt.Errorf("checkpoint %s: %s is damaged: step %d of %d, %d rows a step, next row %d, %d files", dir, stateFile, s.Step, s.TotalSteps, s.GlobalBatch, s.Row, len(s.Files))
+	}
 	for name, want := range s.Files {
 		got, err := sha256File(filepath.Join(dir, name))
 		if err != nil {

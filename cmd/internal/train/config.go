@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/splora/splora/model/compute"
 )
 
 // Config is a run as the user wrote it: every field is a key of the YAML file and, with dashes, a flag. Zero values are
@@ -117,7 +119,7 @@ func (c *Config) Validate() error {
 		{!slices.Contains([]string{"auto", "resident", "streamed"}, c.Base), fmt.Sprintf("--base %q: auto, resident or streamed", c.Base)},
 		{!slices.Contains([]string{"auto", "reuse", "fused"}, c.Memory), fmt.Sprintf("--memory %q: auto, reuse or fused", c.Memory)},
 		{!slices.Contains([]string{"float32", "bfloat16"}, c.DType), fmt.Sprintf("--dtype %q: float32 or bfloat16 (the base keeps the type it is stored in)", c.DType)},
-		{c.Threads < 0, fmt.Sprintf("--threads %d: at least 0", c.Threads)},
+		{c.Threads < 0 || c.Threads > compute.MaxThreads, fmt.Sprintf("--threads %d: from 0 to %d", c.Threads, compute.MaxThreads)},
 		{min(c.EvalEvery, c.SaveEvery, c.KeepLast, c.Patience, c.ChecksumEvery) < 0, "--eval-every, --save-every, --keep-last, --patience, --checksum-every: at least 0"},
 		{(c.KeepBest || c.Patience > 0 || c.EvalEvery > 0) && len(c.EvalData) == 0, "--eval-every, --keep-best and --patience need --eval-data"},
 		{c.Patience > 0 && c.EvalEvery == 0, "--patience needs --eval-every"},

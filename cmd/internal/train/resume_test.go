@@ -1,6 +1,7 @@
 package train
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -252,6 +253,39 @@ func TestReplicasAreComparedBeforeARunIsDone(t *testing.T) {
 }
 
 // The world of a job's last checkpoint is what its next generation must have at least half of.
+func TestAStateThatCannotBeIsDamaged(t *testing.T) {
+	j := newJob(t, 1)
+	j.MaxSteps, j.SaveEvery = 2, 1
+	if err := j.run(t); err != nil {
+		t.Fatal(err)
+	}
+	dir := checkpointDir(j.Out, 2)
+	whole, err := readState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*State){
+		"another step":   func(s *State) { s.Step = 1 },
+		"beyond the end": func(s *State) { s.TotalSteps = 1 },
+		"no rows a step": func(s *State) { s.GlobalBatch = -5 },
+		"a negative row": func(s *State) { s.Row = -1 },
+		"no files":       func(s *State) { s.Files = nil },
+	} {
+		s := whole
+		change(&s)
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, stateFile), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readState(dir); err == nil || !strings.Contains(err.Error(), "state.json is damaged") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestTheLastWorldIsThatOfTheJobsOwnNewestCheckpoint(t *testing.T) {
 	j := newJob(t, 2)
 	j.MaxSteps, j.SaveEvery = 2, 1

@@ -105,9 +105,9 @@ type tasks struct {
 // New starts the workers of a backend; Close ends them.
 func New(c Config) *Backend {
 	if c.Threads == 0 {
-		c.Threads = runtime.GOMAXPROCS(0)
+		c.Threads = min(runtime.GOMAXPROCS(0), compute.MaxThreads)
 	}
-	if c.Threads < 0 {
+	if c.Threads < 0 || c.Threads > compute.MaxThreads {
 		panic(fmt.Sprintf("cpu: %d threads", c.Threads))
 	}
 	k := kernels(c.ISA)
