@@ -105,6 +105,10 @@ func (g *group) connect(ctx context.Context) error {
 	})
 	sharedIn, sharedOut, err := g.sharing(in, out, left.Host, right.Host)
 	if !stop() {
+		if err == nil {
+			sharedIn.Close()
+			sharedOut.Close()
+		}
 		err = ctx.Err()
 	}
 	if err != nil {

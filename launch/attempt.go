@@ -24,7 +24,7 @@ func (l *launcher) attempt(n int) Attempt {
 	}
 	w.all()
 	if l.Alone {
-		killOrphans(nil, l.elders)
+		killOrphans(func(pid int) bool { return !slices.Contains(l.elders, pid) })
 	}
 	a.End = time.Now()
 	for _, r := range ranks {

@@ -26,8 +26,8 @@ type suspect struct {
 }
 
 // first finds the failure that came first: of a rank that did not fail because it was told to, nor because
-// another one was lost, if there is one, or else of the one that stood still; a rank's own account of the time counts more than its exit, which a
-// core dump or a slow teardown delays. nil when no rank failed.
+// another one was lost, if there is one, or else of the one that stood still; a rank's own account of the time
+// counts more than its exit, which a core dump or a slow teardown delays. nil when no rank failed.
 func (w *watch) first(before oom) *Failure {
 	if w.fatal != nil && slices.ContainsFunc(w.ranks, func(r *rank) bool { return r.exit.Code != ExitDone }) {
 		return w.blame(before)

@@ -4,7 +4,7 @@
 //
 //	attempt k, generation g+k:   start every rank → wait
 //	    all exit 0               → done (0)
-//	    all exit 0 or 75         → stopped on a signal, checkpoint published (75)
+//	    all exit 0 or 75         → stopped on a signal, with what was published (75)
 //	    one fails                → SIGTERM to its siblings, after Grace SIGKILL, name the first failure,
 //	                               pause 1, 2, 4 … 30 s, attempt k+1; not after exit code 2, not past
 //	                               MaxRestarts, not when three attempts reached no further step
@@ -47,7 +47,7 @@
 //	NCCL_HOSTID                  another one for each rank, where ranks share a GPU: NCCL refuses that otherwise
 //
 // What a rank owes in return: exit code 0 when done, 2 for wrong usage or configuration (never restarted), 75
-// when it stopped on a signal with a checkpoint published, anything else for a failure; on SIGTERM, SIGINT,
+// when it stopped on a signal with all that it reached published, anything else for a failure; on SIGTERM, SIGINT,
 // SIGHUP, SIGUSR1 or SIGUSR2 a checkpoint and 75. A signal may come twice, from the launcher and from Slurm.
 //
 // # GPUs

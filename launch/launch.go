@@ -228,7 +228,7 @@ func (l *launcher) conclude() (Report, error) {
 		err = ErrStopped
 		r.ExitCode, r.Reason = ExitStopped, "stopped on a signal, checkpoint published"
 		if r.step() < 1 {
-			r.Reason = "stopped on a signal before the first step"
+			r.Reason = "stopped on a signal; no rank reported a checkpoint"
 		}
 	default:
 		r.Reason = "done"

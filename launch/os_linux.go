@@ -53,15 +53,14 @@ func reapGroup(pid int) {
 	}
 }
 
-// killOrphans ends those adopted children whose environment holds all of marks, and their children in turn;
-// without marks every child but those to spare. It gives their number. All of them are children that were not
-// reaped, so their pids cannot have become another's.
-func killOrphans(marks []string, spare []int) int {
+// killOrphans ends the children that orphan says are some, and their children in turn, which become this process's. It gives their number. All
+// of them are children that were not reaped, so their pids cannot have become another's.
+func killOrphans(orphan func(pid int) bool) int {
 	count := 0
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		busy := false
 		for _, pid := range children() {
-			if slices.Contains(spare, pid) || !marked(pid, marks) {
+			if !orphan(pid) {
 				continue
 			}
 			if unix.Kill(pid, unix.SIGKILL) == nil {
@@ -93,9 +92,6 @@ func reap(pid int) int {
 
 // marked tells whether the environment of a process holds all of marks.
 func marked(pid int, marks []string) bool {
-	if len(marks) == 0 {
-		return true
-	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
 		return false

@@ -96,7 +96,8 @@ func (r *rank) wait() {
 	r.exit = Exit{Rank: r.Rank, LocalRank: r.LocalRank, GPU: r.GPU, PID: pid, Code: code, Signal: sig, ByUs: !r.asked.IsZero() && r.asked.Before(when), MaxRSS: rss, When: when}
 	r.mu.Unlock()
 	reapGroup(pid)
-	r.exit.Orphans = killOrphans(r.marks(), nil)
+	marks := r.marks()
+	r.exit.Orphans = killOrphans(func(pid int) bool { return marked(pid, marks) })
 	r.finish()
 }
 

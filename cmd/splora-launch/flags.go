@@ -33,8 +33,8 @@ A second TERM or INT kills them.
 A program that was built with -tags cuda gives each rank a GPU: one that can be used, by its UUID, with the cores and the
 memory beside it. See splora help launch, and splora doctor for what this machine has.
 
-Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 75 stopped on a signal with a checkpoint
-published, run again to go on.`
+Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 75 stopped on a signal, with a
+checkpoint unless it came before the first step: run again to go on.`
 
 const example = `  splora-launch --nproc-per-node 2 -- train --model DIR --data FILE --out DIR
 

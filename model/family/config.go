@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/splora/splora/model/compute"
@@ -161,8 +162,11 @@ func (f *fields) agree(parameters, scaling *fields) {
 		f.fail("rope_parameters and rope_scaling disagree: %q and %q", a, b)
 	}
 	for _, key := range slices.Sorted(maps.Keys(scaling.m)) {
-		if a, b := parameters.real(key, 0), scaling.real(key, 0); key != "type" && key != "rope_type" && (a != b || !parameters.given(key)) {
-			f.fail("rope_parameters and rope_scaling disagree in %s: %s and %s", key, parameters.m[key], scaling.m[key])
+		var a, b any
+		parameters.get(key, &a)
+		scaling.get(key, &b)
+		if key != "type" && key != "rope_type" && !reflect.DeepEqual(a, b) {
+			f.fail("rope_parameters and rope_scaling disagree in %s: %v and %v", key, a, b)
 		}
 	}
 }

@@ -35,6 +35,13 @@ func TestSizesThatAreNullAreThoseThatFollow(t *testing.T) {
 	}
 }
 
+func TestRotaryParametersMayBeSaidTwice(t *testing.T) {
+	a, err := ParseConfig(llamaConfig(obj{"rope_parameters": obj{"rope_type": "linear", "factor": 4, "rope_theta": 5e5}, "rope_scaling": obj{"type": "linear", "factor": 4.0}}))
+	if r := a.Config.Rope; err != nil || r.Scaling != "linear" || r.Factor != 4 || r.Theta != 5e5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestWhatIsNotSupportedIsRefusedByName(t *testing.T) {
 	for want, change := range map[string]obj{
 		"unknown architecture GPT2LMHeadModel; known: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM": {"architectures": []string{"GPT2LMHeadModel"}},

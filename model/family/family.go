@@ -98,12 +98,11 @@ func (f *fields) family() (family, error) {
 		return family{}, f.err
 	}
 	for _, fam := range families() {
-		switch {
-		case len(names) == 0 && kind == fam.modelType:
-			return fam, nil
-		case slices.Contains(names, fam.architecture) && kind != "" && kind != fam.modelType:
+		named := slices.Contains(names, fam.architecture)
+		if named && kind != "" && kind != fam.modelType {
 			return family{}, fmt.Errorf("architectures says %s, whose model_type is %q, and model_type says %q: correct the one that is wrong", fam.architecture, fam.modelType, kind)
-		case slices.Contains(names, fam.architecture):
+		}
+		if named || len(names) == 0 && kind == fam.modelType {
 			return fam, nil
 		}
 	}

@@ -252,7 +252,6 @@ func TestReplicasAreComparedBeforeARunIsDone(t *testing.T) {
 	}
 }
 
-// The world of a job's last checkpoint is what its next generation must have at least half of.
 func TestAStateThatCannotBeIsDamaged(t *testing.T) {
 	j := newJob(t, 1)
 	j.MaxSteps, j.SaveEvery = 2, 1
@@ -286,6 +285,7 @@ func TestAStateThatCannotBeIsDamaged(t *testing.T) {
 	}
 }
 
+// The world of a job's last checkpoint is what its next generation must have at least half of.
 func TestTheLastWorldIsThatOfTheJobsOwnNewestCheckpoint(t *testing.T) {
 	j := newJob(t, 2)
 	j.MaxSteps, j.SaveEvery = 2, 1
