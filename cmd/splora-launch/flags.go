@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/splora/splora/launch"
+	"github.com/splora/splora/model/lora"
 )
 
 const long = `Start the ranks of splora train on this node, watch them, and start them again when one fails.
@@ -133,9 +134,20 @@ func (f *flags) config(cmd *cobra.Command, args []string) (launch.Config, error)
 		err = f.place(&c, cmd.Flags().Changed("join"))
 	}
 	if err == nil {
+		err = addUp(c)
+	}
+	if err == nil {
 		c.Program, err = findSplora(f.splora)
 	}
 	return c, err
+}
+
+// addUp refuses more ranks than a step can add up, before any of them is started.
+func addUp(c launch.Config) error {
+	if world := max(c.World, max(c.MaxNodes, 1)*c.NProc); world > lora.MaxRanks {
+		return fmt.Errorf("%d ranks (--nproc-per-node × nodes): at most %d", world, lora.MaxRanks)
+	}
+	return nil
 }
 
 // words reads the flags that are one of two words, and the duration.

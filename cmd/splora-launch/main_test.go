@@ -105,6 +105,8 @@ func TestWrongUsageIsSaidInOneLineAndEndsWith2(t *testing.T) {
 		{"unknown flag: --lr", "--lr 1 -- train"},
 		{`--nproc-per-node "0"`, "--nproc-per-node 0 -- train"},
 		{`--nproc-per-node "many"`, "--nproc-per-node many -- train"},
+		{"100000 ranks (--nproc-per-node × nodes): at most 256", "--nproc-per-node 100000 -- train"},
+		{"258 ranks", "--nproc-per-node 2 --nnodes 1:129 --job j -- train"},
 		{`--nnodes "3:2"`, "--nnodes 3:2 -- train"},
 		{"several nodes need one key", "--nnodes 2 --job j -- train"},
 		{"--join is for several nodes", "--join h:1 -- train"},

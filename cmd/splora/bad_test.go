@@ -311,6 +311,8 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 		{[]string{"help", "flying"}, []string{"flying"}},
 		{[]string{"help", "train", "fast"}, []string{"train"}},
 		{[]string{"quickstart", "--ranks", "0"}, []string{"--ranks 0"}},
+		{[]string{"quickstart", "--ranks", "257"}, []string{"--ranks 257: 1 to 256"}},
+		{[]string{"doctor", "--ranks", "257"}, []string{"--ranks 257: 1 to 256"}},
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(c.args, " "), w.dir, ""), func(t *testing.T) {
 			t.Parallel()

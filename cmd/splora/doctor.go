@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/splora/splora/launch"
+	"github.com/splora/splora/model/lora"
 	"github.com/splora/splora/nccl"
 )
 
@@ -33,8 +34,8 @@ Exit codes: 0 nothing is broken, warnings aside · 1 something is broken, and it
 	c.Flags().BoolVar(&asRank, "as-rank", false, "be one of those ranks")
 	c.Flags().MarkHidden("as-rank")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if ranks < 0 {
-			return usagef("doctor: --ranks %d: at least 1", ranks)
+		if ranks < 0 || ranks > lora.MaxRanks {
+			return usagef("doctor: --ranks %d: 1 to %d", ranks, lora.MaxRanks)
 		}
 		if asRank {
 			return doctorRank(c.Context(), c.OutOrStdout())

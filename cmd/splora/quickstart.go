@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/splora/splora/cmd/internal/quickstart"
+	"github.com/splora/splora/model/lora"
 )
 
 func newQuickstart() *cobra.Command {
@@ -22,8 +23,8 @@ text is the Go standard library's source, read from GOROOT. It takes about two m
 	c.Flags().StringVar(&out, "out", "", "folder for everything (default: a new temporary one)")
 	c.Flags().IntVar(&ranks, "ranks", 2, "ranks of each training")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if ranks < 1 {
-			return usagef("quickstart: --ranks %d: at least 1", ranks)
+		if ranks < 1 || ranks > lora.MaxRanks {
+			return usagef("quickstart: --ranks %d: 1 to %d", ranks, lora.MaxRanks)
 		}
 		self, err := os.Executable()
 		if err != nil {
