@@ -12,8 +12,16 @@ import (
 	"github.com/splora/splora/nccl"
 )
 
+// Late is the error of a member that is not let in because another group of its job is under way.
+type Late struct {
+	Generation int // of that group: the member's own, or a later one
+	Cause      string
+}
+
+func (l *Late) Error() string { return "dist: " + l.Cause }
+
 // Join finds the other members of the job, agrees with them on ranks and returns when all of them have joined. The
-// error says how many of how many members were seen, and what may be wrong.
+// error says how many of how many members were seen, and what may be wrong; it is a *Late if there is a group already.
 func Join(ctx context.Context, c Config) (Group, error) {
 	c, err := c.resolve()
 	if err != nil {

@@ -30,9 +30,8 @@ func TestAMemberThatComesTooLateLeavesTheGroupAlone(t *testing.T) {
 			t.Fatalf("sums %v", v)
 		}
 	}
-	if err := <-late; err == nil {
-		t.Error("it got in")
-	} else if !strings.Contains(err.Error(), "already stands with 2 ranks") {
+	err := <-late
+	if l := new(Late); !errors.As(err, &l) || l.Generation != cs[0].Generation || !strings.Contains(err.Error(), "already stands with 2 ranks") {
 		t.Error(err)
 	}
 }

@@ -258,6 +258,10 @@ func (n *node) failed(f rendezvous.Fail) {
 		g.onLost(f)
 		return
 	}
+	if f.Late > 0 {
+		n.finish(&Late{Generation: f.Late, Cause: f.Cause})
+		return
+	}
 	n.finish(fmt.Errorf("dist: %s", f.Cause))
 }
 

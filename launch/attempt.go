@@ -13,11 +13,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// attempt starts all ranks and returns when all have ended.
-func (l *launcher) attempt(n int) Attempt {
-	a := Attempt{Number: n, Generation: n, Start: time.Now(), Step: -1}
+// attempt starts all ranks under a generation and returns when all have ended.
+func (l *launcher) attempt(n, generation int) Attempt {
+	a := Attempt{Number: n, Generation: generation, Start: time.Now(), Step: -1}
 	oom := oomNow()
-	ranks, err := l.startAll(n)
+	ranks, err := l.startAll(n, generation)
 	w := watch{launcher: l, ranks: ranks}
 	if err != nil {
 		w.stop()
@@ -29,7 +29,7 @@ func (l *launcher) attempt(n int) Attempt {
 	a.End = time.Now()
 	for _, r := range ranks {
 		s, _ := readStatus(r.ErrorFile)
-		a.Step = max(a.Step, s.Step)
+		a.Step, a.Late = max(a.Step, s.Step), max(a.Late, s.Late)
 		a.Ranks = append(a.Ranks, r.exit)
 	}
 	if slices.ContainsFunc(a.Ranks, Exit.failed) {
@@ -43,7 +43,7 @@ func (l *launcher) attempt(n int) Attempt {
 }
 
 // startAll starts the ranks. With an error it gives those that were started.
-func (l *launcher) startAll(n int) ([]*rank, error) {
+func (l *launcher) startAll(n, generation int) ([]*rank, error) {
 	dir := filepath.Join(l.dir, fmt.Sprintf("attempt-%d", n))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (l *launcher) startAll(n int) ([]*rank, error) {
 	defer held.release()
 	var ranks []*rank
 	for i := range l.NProc {
-		r, err := l.newRank(i, n, port, dir)
+		r, err := l.newRank(i, l.contract(i, n, generation, port), dir)
 		if err != nil {
 			r.finish()
 			return ranks, err
@@ -79,8 +79,8 @@ func (l *launcher) startAll(n int) ([]*rank, error) {
 }
 
 // newRank prepares rank i of this launcher.
-func (l *launcher) newRank(i, attempt, port int, dir string) (*rank, error) {
-	r := &rank{Contract: l.contract(i, attempt, port), node: l.memoryNode(i)}
+func (l *launcher) newRank(i int, c Contract, dir string) (*rank, error) {
+	r := &rank{Contract: c, node: l.memoryNode(i)}
 	r.ErrorFile = filepath.Join(dir, r.fileName()+".status.json")
 	if err := os.Remove(r.ErrorFile); err != nil && !os.IsNotExist(err) {
 		return r, err // of an earlier run in the same LogDir
@@ -100,10 +100,10 @@ func (l *launcher) newRank(i, attempt, port int, dir string) (*rank, error) {
 	return r, l.streams(r, dir)
 }
 
-func (l *launcher) contract(i, attempt, port int) Contract {
+func (l *launcher) contract(i, attempt, generation, port int) Contract {
 	c := Contract{
 		Job: l.Job, Key: l.Key, Seeds: l.seedsOf(port), Bind: l.Bind,
-		Generation: attempt, Attempt: attempt,
+		Generation: generation, Attempt: attempt,
 		Rank: -1, LocalRank: l.LocalBase + i, LocalSize: l.LocalSize, NodeRank: l.NodeRank,
 		WorldMin: l.MinNodes * l.LocalSize, WorldMax: l.MaxNodes * l.LocalSize,
 	}

@@ -40,7 +40,7 @@ type Config struct {
 	Job        string   // default: random; required when there are several nodes or launchers
 	Key        []byte   // 16, 24 or 32 bytes; default: random; required when there are several nodes or launchers
 
-	MaxRestarts int           // further attempts after a failure; default 0
+	MaxRestarts int           // further attempts after a failure; default 0. One that came too late for a group is none
 	Pause       time.Duration // before the first restart, doubled each time up to 30 s; default 1 s
 	Grace       time.Duration // from SIGTERM to SIGKILL; default 30 s
 	Threads     int           // GOMAXPROCS of each rank; default: the rank's share of the cores

@@ -29,7 +29,7 @@ type Contract struct {
 	Seeds      []string // host:port of gossip members to join; empty only by hand
 	GossipPort int      // port to bind for gossip; 0 = any free one
 	Bind       string   // address to bind and to advertise
-	Generation int      // ≥ 1, grows with each attempt
+	Generation int      // ≥ 1, grows with each failed attempt
 	Attempt    int      // ≥ 1, this launcher's attempts
 	Rank       int      // wished global rank; −1 = no wish
 	LocalRank  int      // 0 … LocalSize−1
@@ -38,7 +38,7 @@ type Contract struct {
 	WorldMin   int      // fewest ranks that may run
 	WorldMax   int      // most ranks that may run
 	GPU        string   // UUID of this rank's GPU, the only one that CUDA shows it; empty = none
-	ErrorFile  string   // JSON status of this rank, see Progress and Fail; empty = none wanted
+	ErrorFile  string   // JSON status of this rank, see Progress, Fail and Late; empty = none wanted
 }
 
 // FromEnv reads the contract through getenv, usually os.Getenv. The second result is false, without an
@@ -114,6 +114,7 @@ type Status struct {
 	Step  int       `json:"step"`            // last step that was reached
 	Error string    `json:"error,omitempty"` // one line; empty while nothing failed
 	Lost  bool      `json:"lost,omitempty"`  // the error only says that another rank was lost: not the cause
+	Late  int       `json:"late,omitempty"`  // the generation under way that has no place for this rank; 0 = not the cause
 	Time  time.Time `json:"time"`
 }
 
@@ -127,6 +128,12 @@ func (c Contract) Progress(rank, step int) error {
 // another rank; the launcher then looks for the cause elsewhere first.
 func (c Contract) Fail(rank, step int, cause error, lost bool) error {
 	return writeStatus(c.ErrorFile, Status{Rank: rank, Step: step, Error: cause.Error(), Lost: lost, Time: time.Now()})
+}
+
+// Late tells the launcher that this rank was not let in and is about to exit: a group of the job is under way, of this
+// rank's generation or of a later one. The launcher tries again under that generation, until it ends.
+func (c Contract) Late(generation int, cause error) error {
+	return writeStatus(c.ErrorFile, Status{Rank: c.Rank, Step: -1, Error: cause.Error(), Late: generation, Time: time.Now()})
 }
 
 func writeStatus(path string, s Status) error {

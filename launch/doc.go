@@ -2,12 +2,14 @@
 //
 // Its one idea: a job is a sequence of attempts, and an attempt is all ranks or none.
 //
-//	attempt k, generation g+k:   start every rank → wait
+//	attempt under generation g:  start every rank → wait
 //	    all exit 0               → done (0)
 //	    all exit 0 or 75         → stopped on a signal, with what was published (75)
 //	    one fails                → SIGTERM to its siblings, after Grace SIGKILL, name the first failure,
-//	                               pause 1, 2, 4 … 30 s, attempt k+1; not after exit code 2, not past
+//	                               pause 1, 2, 4 … 30 s, again under g+1; not after exit code 2, not past
 //	                               MaxRestarts, not when three attempts reached no further step
+//	    one came too late        → a group of this job is under way without it, in generation h ≥ g: the same, again
+//	                               under h, as often as it takes; not if MaxRestarts is 0
 //
 // A rank is never left behind: it is forked from one OS thread that lives as long as the launcher, with a
 // parent-death signal, in its own process group, under a child subreaper, so that a rank's children that
@@ -24,7 +26,7 @@
 //	SPLORA_SEEDS        Seeds        host:port,host:port… of gossip members to join; the own local rank 0 first
 //	SPLORA_GOSSIP_PORT  GossipPort   port to bind for gossip, TCP and UDP; 0 = any free one (all but local rank 0)
 //	SPLORA_BIND         Bind         address to bind and advertise; 127.0.0.1 on a single node
-//	SPLORA_GENERATION   Generation   ≥ 1, grows with each attempt; a rank that meets one of a larger one fails
+//	SPLORA_GENERATION   Generation   ≥ 1, grows with each failed attempt; a rank that meets one of a larger one fails
 //	SPLORA_ATTEMPT      Attempt      ≥ 1, counts this launcher's attempts
 //	SPLORA_RANK         Rank         the wished global rank, stable over restarts; −1 = no wish
 //	SPLORA_LOCAL_RANK   LocalRank    0 … LocalSize−1 on this node
@@ -32,7 +34,7 @@
 //	SPLORA_NODE_RANK    NodeRank     0 … nodes−1; −1 = unknown
 //	SPLORA_WORLD        WorldMin/Max min:max ranks with which the job may run
 //	SPLORA_GPU          GPU          UUID of its GPU, or MIG instance; empty = none
-//	SPLORA_ERROR_FILE   ErrorFile    where the rank writes its step and its error, see [Contract.Progress], [Contract.Fail]
+//	SPLORA_ERROR_FILE   ErrorFile    where the rank writes its step and its error, see [Contract.Progress], [Contract.Fail], [Contract.Late]
 //
 // GOMAXPROCS is set, too, to the rank's share of the node's cores, unless the user has set it.
 //

@@ -144,23 +144,29 @@ func (l *launcher) close() {
 	}
 }
 
-// attempts runs attempt after attempt until one needs no other.
+// attempts runs attempt after attempt until one needs no other. One that came too late for a group of its job counts for
+// nothing: its launcher asks again, under the generation of that group, until the group ends.
 func (l *launcher) attempts() {
-	best, stale := -2, 0
+	best, stale, failed, generation := -2, 0, 0, 1
 	for n := 1; ; n++ {
-		a := l.attempt(n)
+		a := l.attempt(n, generation)
 		l.report.Attempts = append(l.report.Attempts, a)
 		if a.First == nil {
 			return
 		}
-		if stale++; a.Step > best {
-			best, stale = a.Step, 1
+		generation = a.next()
+		if a.Late == 0 {
+			failed++
+			if stale++; a.Step > best {
+				best, stale = a.Step, 1
+			}
 		}
-		if l.why = l.giveUp(a, stale); l.why != "" {
+		if l.why = l.giveUp(a, failed, stale); l.why != "" {
 			return
 		}
 		pause := min(l.Pause<<min(n-1, 10), max(30*time.Second, l.Pause))
-		l.Logger.Warn("restart", zap.Error(a.First), zap.Int("attempt", n+1), zap.Int("of", l.MaxRestarts+1), zap.Duration("pause", pause))
+		l.Logger.Warn("restart", zap.Error(a.First), zap.Int("attempt", n+1), zap.Int("generation", generation),
+			zap.Int("restarts_left", l.MaxRestarts-failed), zap.Duration("pause", pause))
 		if l.why = l.rest(pause); l.why != "" {
 			return
 		}
@@ -170,8 +176,17 @@ func (l *launcher) attempts() {
 	}
 }
 
-// giveUp says why there is no attempt after a; empty: there is.
-func (l *launcher) giveUp(a Attempt, stale int) string {
+// next is the generation of the attempt after a.
+func (a Attempt) next() int {
+	if a.Late > 0 {
+		return a.Late
+	}
+	return a.Generation + 1
+}
+
+// giveUp says why there is no attempt after a, where failed attempts have failed and stale of them reached no further step;
+// empty: there is.
+func (l *launcher) giveUp(a Attempt, failed, stale int) string {
 	switch {
 	case l.ctx.Err() != nil:
 		return "cancelled"
@@ -179,7 +194,7 @@ func (l *launcher) giveUp(a Attempt, stale int) string {
 		return "not restarted after " + signalText(l.stopped)
 	case usage(a.First):
 		return "not restarted: wrong usage or configuration"
-	case a.Number > l.MaxRestarts:
+	case failed > l.MaxRestarts || l.MaxRestarts == 0:
 		return fmt.Sprintf("attempt %d of %d", a.Number, l.MaxRestarts+1)
 	case stale >= noProgress && a.Step >= 0:
 		return fmt.Sprintf("no progress: %d attempts did not get past step %d", stale, a.Step)

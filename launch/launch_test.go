@@ -107,6 +107,28 @@ func TestACrashLoopWithoutProgressEndsEarly(t *testing.T) {
 	}
 }
 
+// A launcher that has no place in a group, or was replaced, leaves the group alone: it waits, under the group's generation.
+func TestALauncherThatComesTooLateAsksAgainUnderTheGenerationThatStands(t *testing.T) {
+	c, _ := job(t, "late", 1)
+	c.MaxRestarts = 1
+	r, err := Run(t.Context(), c)
+	var generations []int
+	for _, a := range r.Attempts {
+		generations = append(generations, a.Generation)
+	}
+	if err != nil || !slices.Equal(generations, []int{1, 7, 7, 7, 7, 8}) {
+		t.Fatalf("generations %v, reason %q, error %v", generations, r.Reason, err)
+	}
+}
+
+func TestWithoutRestartsALauncherAsksOnce(t *testing.T) {
+	c, _ := job(t, "late", 1)
+	r, err := Run(t.Context(), c)
+	if len(r.Attempts) != 1 || r.ExitCode != ExitFailed || !strings.Contains(err.Error(), "generation 7 already stands") {
+		t.Fatalf("%d attempts, exit code %d, error %v", len(r.Attempts), r.ExitCode, err)
+	}
+}
+
 func TestWrongUsageIsNotTriedAgain(t *testing.T) {
 	c, _ := job(t, "usage", 2)
 	c.MaxRestarts = 5

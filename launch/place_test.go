@@ -34,10 +34,10 @@ func TestOneSlurmTaskPerNodePlacesTheLauncher(t *testing.T) {
 		t.Errorf("config %+v", c)
 	}
 	l := launcher{Config: c}
-	if k := l.contract(5, 2, c.GossipPort); k.Rank != 21 || k.LocalRank != 5 || k.WorldMin != 24 || k.WorldMax != 24 || k.GossipPort != 0 {
+	if k := l.contract(5, 2, 3, c.GossipPort); k.Rank != 21 || k.LocalRank != 5 || k.WorldMin != 24 || k.WorldMax != 24 || k.GossipPort != 0 {
 		t.Errorf("contract %v", k)
 	}
-	if k := l.contract(0, 2, c.GossipPort); k.Rank != 16 || k.GossipPort != 24400 || k.Generation != 2 {
+	if k := l.contract(0, 2, 3, c.GossipPort); k.Rank != 16 || k.GossipPort != 24400 || k.Generation != 3 || k.Attempt != 2 {
 		t.Errorf("contract %v", k)
 	}
 }
@@ -69,7 +69,7 @@ func TestSeveralSlurmTasksPerNodeTakeTheirRanksFromSlurm(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := launcher{Config: c}
-	k := l.contract(0, 1, c.GossipPort)
+	k := l.contract(0, 1, 1, c.GossipPort)
 	if k.Rank != 4 || k.LocalRank != 2 || k.LocalSize != 3 || k.NodeRank != 1 || k.WorldMin != 5 || k.WorldMax != 5 || k.GossipPort != 0 ||
 		k.Seeds[0] != "127.0.0.1:24399" {
 		t.Errorf("contract %v", k)

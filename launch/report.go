@@ -34,7 +34,8 @@ type Attempt struct {
 	Generation int       `json:"generation"`
 	Start      time.Time `json:"start"`
 	End        time.Time `json:"end"`
-	Step       int       `json:"step"` // largest step that a rank reported; −1 = none
+	Step       int       `json:"step"`           // largest step that a rank reported; −1 = none
+	Late       int       `json:"late,omitempty"` // the generation under way that had no place for a rank; 0 = none
 	Ranks      []Exit    `json:"ranks"`
 	First      *Failure  `json:"first,omitempty"`
 	Events     []Event   `json:"gpu_events,omitempty"` // faults that the driver reported of the ranks' GPUs

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/splora/splora/launch"
@@ -102,6 +104,28 @@ func TestARankThatIsAloneSaysWhomItMisses(t *testing.T) {
 	w := newWorld(t)
 	o := start(t, "splora", place(t, 0, freePort(t)).Environ(), w.train("--join-timeout", "2")...).wait()
 	w.clear(t, o, exitFailed, "1 of 2")
+}
+
+// The launcher of a rank that has no place learns which generation to wait in; the run that stands goes on.
+func TestARankThatComesTooLateTellsItsLauncherAndHarmsNobody(t *testing.T) {
+	w, port := newWorld(t), freePort(t)
+	args := w.train("--max-steps", "1000000")
+	run := []*process{start(t, "splora", place(t, 0, port).Environ(), args...), start(t, "splora", place(t, 1, port).Environ(), args...)}
+	run[0].until("group stands")
+	late := place(t, 1, port)
+	late.ErrorFile = w.path("status.json")
+	o := start(t, "splora", late.Environ(), args...).wait()
+	w.clear(t, o, exitFailed, "generation 1 already stands with 2 ranks")
+	var s launch.Status
+	if b, err := os.ReadFile(late.ErrorFile); err != nil || json.Unmarshal(b, &s) != nil || s.Late != 1 || s.Step != -1 {
+		t.Errorf("status %+v, error %v", s, err)
+	}
+	for _, p := range run {
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		if o := p.wait(); o.code != exitStopped {
+			t.Errorf("a rank of the group ended with %d\n%s", o.code, o.stderr)
+		}
+	}
 }
 
 func TestAWrongContractIsWrongUsage(t *testing.T) {

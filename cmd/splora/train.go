@@ -76,10 +76,19 @@ func runRank(c *cobra.Command, cfg train.Config) error {
 		err = stoppedEarly{}
 	}
 	if err != nil && !errors.Is(err, train.ErrStopped) && launched {
-		var lost *dist.Aborted
-		err = errors.Join(err, place.Fail(r.number(), r.reached, err, errors.As(err, &lost) && lost.Unwrap() == nil))
+		err = errors.Join(err, r.tell(err))
 	}
 	return err
+}
+
+// tell the launcher why this rank ends.
+func (r *rank) tell(cause error) error {
+	var late *dist.Late
+	if errors.As(cause, &late) {
+		return r.place.Late(late.Generation, cause)
+	}
+	var lost *dist.Aborted
+	return r.place.Fail(r.number(), r.reached, cause, errors.As(cause, &lost) && lost.Unwrap() == nil)
 }
 
 // stoppedEarly ends a rank that a signal stopped before its first step, while it read its rows or looked for the others.
@@ -276,9 +285,7 @@ func (r *rank) join(ctx context.Context, env train.Env, gpu *cuda.Backend) (dist
 
 // die ends the process when NCCL does not let go of the GPU: nothing else would. The launcher is told why, as ever.
 func (r *rank) die(cause error) {
-	var lost *dist.Aborted
-	err := r.place.Fail(r.number(), r.reached, cause, errors.As(cause, &lost) && lost.Unwrap() == nil)
-	fmt.Fprintln(os.Stderr, "splora: train:", errors.Join(cause, err))
+	fmt.Fprintln(os.Stderr, "splora: train:", errors.Join(cause, r.tell(cause)))
 	os.Exit(exitFailed)
 }
 

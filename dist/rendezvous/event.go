@@ -54,6 +54,7 @@ type (
 	// Fail: it never will, or no longer does. At most once per State.
 	Fail struct {
 		Lost  string // name of the member whose loss is the cause, "" if there is none
+		Late  int    // the generation under way that this member has no part in, 0 if that is not the cause
 		Cause string
 	}
 	// MakeUnique: answer with Unique. Only on the lead, and only with Config.NeedUnique.
@@ -75,7 +76,7 @@ const (
 	Refuse    Kind = "refuse"    // Attempt: bound to, or following, another lead
 	Committed Kind = "committed" // Attempt
 	Release   Kind = "release"   // Attempt and all before it are never committed
-	Reject    Kind = "reject"    // Reason: you cannot be in this group
+	Reject    Kind = "reject"    // Reason: you cannot be in this group; Late: because that generation is under way
 )
 
 // Message between members. Only the fields that its Kind names are set.
@@ -83,6 +84,7 @@ type Message struct {
 	Kind       Kind        `json:"kind"`
 	Attempt    int         `json:"attempt,omitempty"`
 	Reason     string      `json:"reason,omitempty"`
+	Late       int         `json:"late,omitempty"`
 	Member     *Member     `json:"member,omitempty"`
 	Assignment *Assignment `json:"assignment,omitempty"`
 }

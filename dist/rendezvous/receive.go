@@ -34,14 +34,14 @@ func (s *State) received(from string, m Message) {
 		}
 	case Reject:
 		if s.phase == forming && s.bound == nil && s.proposal == nil {
-			s.fail("", m.Reason)
+			s.fail(Fail{Late: m.Late, Cause: m.Reason})
 		}
 	}
 }
 
 func (s *State) onRegister(m Member) {
 	if m.Generation < s.self.Generation {
-		s.out = append(s.out, Send{To: m.Name, Control: m.Control, Message: Message{Kind: Reject,
+		s.out = append(s.out, Send{To: m.Name, Control: m.Control, Message: Message{Kind: Reject, Late: s.self.Generation,
 			Reason: fmt.Sprintf("this process belongs to generation %d, the group to generation %d: it was replaced and must stop", m.Generation, s.self.Generation)}})
 		return
 	}

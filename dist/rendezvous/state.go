@@ -94,7 +94,7 @@ func (s *State) joined(m Member) {
 		return
 	}
 	if m.Generation > s.self.Generation {
-		s.fail(m.Name, fmt.Sprintf("%s has begun generation %d, this process belongs to generation %d: it was replaced and must stop", m, m.Generation, s.self.Generation))
+		s.fail(Fail{Lost: m.Name, Late: m.Generation, Cause: fmt.Sprintf("%s has begun generation %d, this process belongs to generation %d: it was replaced and must stop", m, m.Generation, s.self.Generation)})
 		return
 	}
 	if m.Generation == s.self.Generation {
@@ -107,7 +107,7 @@ func (s *State) joined(m Member) {
 // turnAway tells one that comes after the commit, lest it wait for others to register with it.
 func (s *State) turnAway(m Member) {
 	if s.phase == standing && s.done.lead() == s.self.Name && s.done.Rank(m.Name) < 0 {
-		s.send(m.Name, Message{Kind: Reject, Reason: fmt.Sprintf("generation %d already stands with %d ranks (max %d): wait for the next generation", s.done.Generation, s.done.World(), s.self.Max)})
+		s.send(m.Name, Message{Kind: Reject, Late: s.done.Generation, Reason: fmt.Sprintf("generation %d already stands with %d ranks (max %d): wait for the next generation", s.done.Generation, s.done.World(), s.self.Max)})
 	}
 }
 
@@ -127,10 +127,10 @@ func (s *State) lost(name, reason string) {
 	}
 	switch {
 	case s.phase == standing && s.done.Rank(name) >= 0:
-		s.fail(name, fmt.Sprintf("lost %s/%d: %s", m.Host, s.done.Rank(name), reason))
+		s.fail(Fail{Lost: name, Cause: fmt.Sprintf("lost %s/%d: %s", m.Host, s.done.Rank(name), reason)})
 	case s.phase != forming:
 	case s.bound != nil && s.bound.lead() == name:
-		s.fail(name, fmt.Sprintf("lost %s, the coordinator, between acknowledgement and commit (%s): start again under the next generation", m, reason))
+		s.fail(Fail{Lost: name, Cause: fmt.Sprintf("lost %s, the coordinator, between acknowledgement and commit (%s): start again under the next generation", m, reason)})
 	case s.proposal != nil && s.proposal.Rank(name) >= 0:
 		s.abandon()
 	}
@@ -278,10 +278,10 @@ func (s *State) abandon() {
 	}
 }
 
-func (s *State) fail(lost, cause string) {
+func (s *State) fail(f Fail) {
 	if s.phase != failed {
-		s.phase, s.cause = failed, cause
-		s.out = append(s.out, Fail{Lost: lost, Cause: cause})
+		s.phase, s.cause = failed, f.Cause
+		s.out = append(s.out, f)
 	}
 }
 
@@ -290,7 +290,7 @@ func (s *State) failAll(cause string) {
 	for _, name := range sortedKeys(s.registered) {
 		s.send(name, Message{Kind: Reject, Reason: cause})
 	}
-	s.fail("", cause)
+	s.fail(Fail{Cause: cause})
 }
 
 // send addresses a living member; what would go to a dead one is dropped.

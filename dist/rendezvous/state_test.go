@@ -126,8 +126,8 @@ func TestALateJoinerIsToldThatTheGroupStands(t *testing.T) {
 	w.calm()
 	w.dead[late] = false
 	w.calm()
-	if f := w.fails[late]; !strings.Contains(f.Cause, "generation 5 already stands with 2 ranks") {
-		t.Errorf("%v", f)
+	if f := w.fails[late]; f.Late != 5 || !strings.Contains(f.Cause, "generation 5 already stands with 2 ranks") {
+		t.Errorf("%+v", f)
 	}
 	if len(w.commits) != 2 || len(w.fails) != 1 {
 		t.Errorf("%v %v", w.commits, w.fails)
