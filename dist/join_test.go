@@ -19,16 +19,22 @@ import (
 type proxy struct {
 	ln       net.Listener
 	to       string
+	mute     bool         // nothing more of what the dialer says after its handshake passes
 	fro, too atomic.Int64 // from the dialer, to the dialer
 	wg       sync.WaitGroup
 }
 
-func startProxy(t *testing.T, to string) *proxy {
+// startProxy stands until the test ends, after the groups are closed.
+func startProxy(t *testing.T, to string, mute bool) *proxy {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{ln: ln, to: to}
+	p := &proxy{ln: ln, to: to, mute: mute}
+	t.Cleanup(func() {
+		ln.Close()
+		p.wg.Wait()
+	})
 	p.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -49,7 +55,19 @@ func (p *proxy) pass(c net.Conn) {
 	}
 	defer d.Close()
 	p.wg.Go(func() { pump(c, d, &p.too); c.Close() })
+	if p.mute {
+		handshake(d, c)
+		io.Copy(io.Discard, c)
+		return
+	}
 	pump(d, c, &p.fro)
+}
+
+// handshake passes on a dialer's: a nonce, a hello behind its length, a proof.
+func handshake(acceptor, dialer net.Conn) {
+	head := make([]byte, 32+2)
+	io.ReadFull(dialer, head)
+	io.CopyN(acceptor, io.MultiReader(bytes.NewReader(head), dialer), int64(len(head))+int64(binary.LittleEndian.Uint16(head[32:]))+32)
 }
 
 func pump(dst, src net.Conn, n *atomic.Int64) {
@@ -71,16 +89,10 @@ func TestACountingProxySeesExactlyTheBytesThatTrafficAndRingBytesSay(t *testing.
 			proxies := make([]*proxy, world) // in front of rank r: what its left neighbour sends
 			for r := range cs {
 				cs[r].AdvertiseData = func(addr string) string {
-					proxies[r] = startProxy(t, addr)
+					proxies[r] = startProxy(t, addr, false)
 					return proxies[r].ln.Addr().String()
 				}
 			}
-			t.Cleanup(func() { // after the groups are closed
-				for _, p := range proxies {
-					p.ln.Close()
-					p.wg.Wait()
-				}
-			})
 			gs := mustJoin(t, cs)
 			counts := func() (out []int64) {
 				for _, p := range proxies {
@@ -212,42 +224,12 @@ func TestACancelledJoinReturnsAtOnce(t *testing.T) {
 	})
 }
 
-// mute passes on the handshake of a data connection, and then nothing more of what the dialer says.
-func mute(t *testing.T, to string) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			dialer, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { dialer.Close() })
-			acceptor, err := net.Dial("tcp", to)
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { acceptor.Close() })
-			go io.Copy(dialer, acceptor)
-			go func() {
-				hello := make([]byte, 32+2) // nonce, and how long the hello is
-				io.ReadFull(dialer, hello)
-				io.CopyN(acceptor, io.MultiReader(bytes.NewReader(hello), dialer), int64(len(hello))+int64(binary.LittleEndian.Uint16(hello[32:]))+32)
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
-
 func TestJoinEndsWithANeighbourThatIsSilentAfterItsHandshake(t *testing.T) {
 	cs := configs(t, 2)
 	for i := range cs {
 		cs[i].Timeout = 2 * time.Second
 	}
-	cs[0].AdvertiseData = func(addr string) string { return mute(t, addr) }
+	cs[0].AdvertiseData = func(addr string) string { return startProxy(t, addr, true).ln.Addr().String() }
 	done := make(chan []error, 1)
 	go func() {
 		_, errs := joinAll(cs)

@@ -170,7 +170,7 @@ func TestEachSignalReachesEveryRankOnceAndEndsWith75(t *testing.T) {
 			sigs <- syscall.SIGPIPE // is not passed on
 			os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
 			r := <-done
-			if r.ExitCode != ExitStopped || len(r.Attempts) != 1 || r.First != nil {
+			if r.ExitCode != ExitStopped || len(r.Attempts) != 1 || r.First != nil || !strings.Contains(r.Reason, "no rank reported a checkpoint") {
 				t.Fatalf("report %+v", r)
 			}
 			for _, name := range []string{"signals-0", "signals-1"} {
