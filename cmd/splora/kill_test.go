@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/splora/splora/cmd/internal/train"
 )
 
 // killSteps is the length of the runs that are killed, with a checkpoint after every step.
@@ -288,13 +286,4 @@ func (w world) sameRun(t *testing.T, want, got string) {
 			t.Errorf("%s/%s differs from that of the run that was left alone (%v, %v)", got, f, err1, err2)
 		}
 	}
-}
-
-func records(t *testing.T, out string) []train.Record {
-	t.Helper()
-	r, err := train.ReadMetrics(filepath.Join(out, "metrics.jsonl"))
-	if err != nil || len(r) == 0 {
-		t.Fatalf("metrics of %s: %d records, %v", out, len(r), err)
-	}
-	return r
 }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/launch"
 	"github.com/splora/splora/model/family"
 )
@@ -240,4 +241,13 @@ func (w world) train(more ...string) []string {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, os.ErrNotExist)
+}
+
+func records(t *testing.T, out string) []train.Record {
+	t.Helper()
+	r, err := train.ReadMetrics(filepath.Join(out, "metrics.jsonl"))
+	if err != nil || len(r) == 0 {
+		t.Fatalf("metrics of %s: %d records, %v", out, len(r), err)
+	}
+	return r
 }
