@@ -167,17 +167,36 @@ func TestAListInYAMLIsASequenceOrOneString(t *testing.T) {
 
 func TestAFileWithAnErrorNamesItsPlace(t *testing.T) {
 	for text, want := range map[string]string{
-		"rank: 3\nranc: 4\n":      "[2:1]",
-		"rank: 3\nlr: fast\n":     "[2:5] lr must be a number",
-		"rank: 3\nrank: 4\n":      "[2:1]",
-		"shuffle: 3\n":            "[1:10] shuffle must be true or false",
-		"rank: 1.5\n":             "[1:7] rank must be an integer",
-		"seed: 1.0\n":             "[1:7] seed must be an integer",
-		"seed: -1\n":              "[1:7]",
-		"data: {a: b}\n":          "[1:",
-		"- rank\n":                "[1:",
-		"model: a\n  rank: [\n":   "[1:8]",
-		"model: a\nlora:\n  r: 3": "[2:1]",
+		"rank: 3\nranc: 4\n":            "[2:1]",
+		"rank: 3\nlr: fast\n":           "[2:5] lr must be a number",
+		"rank: 3\nrank: 4\n":            "[2:1]",
+		"shuffle: 3\n":                  "[1:10] shuffle must be true or false",
+		"rank: 1.5\n":                   "[1:7] rank must be an integer",
+		"seed: 1.0\n":                   "[1:7] seed must be an integer",
+		"seed: -1\n":                    "[1:7]",
+		"data: {a: b}\n":                "[1:",
+		"- rank\n":                      "[1:",
+		"model: a\n  rank: [\n":         "[1:8]",
+		"model: a\nlora:\n  r: 3":       "[2:1]",
+		`"rank": 1.5`:                   "[1:9] rank must be an integer",
+		"seed: 0\n'rank': 1.5":          "[2:9] rank must be an integer",
+		`rank: "1.5"`:                   "[1:7] rank must be an integer",
+		"rank: |\n  1\n":                "[1:7] rank must be an integer",
+		"rank: 0\n---\nrank: 1":         "[2:1] a second document",
+		"rank: !!int 1.5":               "[1:7] rank: write the value itself",
+		"lr: 1\nrank: !!float 3":        "[2:7] rank: write the value itself",
+		"rank: &a 3":                    "[1:7] rank: write the value itself",
+		"alpha: 1\nlr: *a":              "[2:5]",
+		"targets: [a, &b q_proj]":       "[1:14] targets: write the value itself",
+		"targets:\n- a\n- [q_proj]":     "[2:1] targets must be a list of strings",
+		"? rank\n: 1":                   "[1:1] a key must be a name",
+		"<<: {rank: 1}":                 "[1:1] a key must be a name",
+		"3: 1":                          "[1:1] a key must be a name",
+		"--- !!map\nrank: 1":            "[1:5] not keys and values",
+		"rank: 9223372036854775808":     "[1:7] rank must be an integer",
+		"rank: -9223372036854775809":    "[1:7] rank must be an integer",
+		"seed: 18446744073709551616":    "[1:7] seed must be an integer from 0 to 2^64-1",
+		"seed: 99999999999999999999999": "[1:7] seed must be an integer from 0 to 2^64-1",
 	} {
 		path := filepath.Join(t.TempDir(), "run.yaml")
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -186,6 +205,32 @@ func TestAFileWithAnErrorNamesItsPlace(t *testing.T) {
 		c := Defaults()
 		if err := c.ReadYAML(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestAFileThatSaysNothingChangesNothing(t *testing.T) {
+	for _, text := range []string{"", "\n\n", "# rank: 3\n", "---\n", "# a\n---\n# b\n", "{}\n", "rank:\nclip: ~\n"} {
+		path := filepath.Join(t.TempDir(), "run.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c := Defaults()
+		if err := c.ReadYAML(path); err != nil || !reflect.DeepEqual(c, Defaults()) {
+			t.Errorf("%q: %v\n%s", text, err, c.YAML())
+		}
+	}
+}
+
+func TestTheOneDocumentMayStandBetweenCommentsAndMarks(t *testing.T) {
+	for _, text := range []string{"%YAML 1.2\n---\nseed: 18446744073709551615\n", "# a\n---\nseed: 18446744073709551615 # b\n...\n", "seed: 18446744073709551615\n---\n# c\n"} {
+		path := filepath.Join(t.TempDir(), "run.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c := Defaults()
+		if err := c.ReadYAML(path); err != nil || c.Seed != math.MaxUint64 {
+			t.Errorf("%q: seed %d, %v", text, c.Seed, err)
 		}
 	}
 }
