@@ -1,7 +1,6 @@
 package train
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -69,12 +68,13 @@ func (m *metrics) cut(step int) error {
 	return m.f.Truncate(int64(len(cutBack(b, step))))
 }
 
-// cutBack is the leading lines of b that are whole records of steps ≤ step.
+// cutBack is the lines of b before the first record of a step > step, without a torn last line. A line that is no record stays: the
+// records behind it are still this run's.
 func cutBack(b []byte, step int) []byte {
 	n := 0
 	for line := range bytes.Lines(b) {
 		var r Record
-		if line[len(line)-1] != '\n' || json.Unmarshal(line, &r) != nil || r.Step > step {
+		if line[len(line)-1] != '\n' || json.Unmarshal(line, &r) == nil && r.Step > step {
 			break
 		}
 		n += len(line)
@@ -95,20 +95,18 @@ func (m *metrics) append(r Record) error {
 
 func (m *metrics) Close() error { return m.f.Close() }
 
-// ReadMetrics reads a metrics.jsonl; a half-written last line is left out.
+// ReadMetrics reads a metrics.jsonl; lines that are no whole records are left out.
 func ReadMetrics(path string) ([]Record, error) {
-	f, err := os.Open(path)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var out []Record
-	for s := bufio.NewScanner(f); s.Scan(); {
+	for line := range bytes.Lines(b) {
 		var r Record
-		if json.Unmarshal(s.Bytes(), &r) != nil {
-			break
+		if json.Unmarshal(line, &r) == nil {
+			out = append(out, r)
 		}
-		out = append(out, r)
 	}
 	return out, nil
 }

@@ -151,6 +151,49 @@ func TestLatestNeverNamesWhatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestNoAbandonedCheckpointIsReplaced(t *testing.T) {
+	j := newJob(t, 1)
+	j.SaveEvery = 4
+	mustRun(t, j)
+	j.Resume = filepath.Join(j.Out, "checkpoint-4")
+	for range 2 {
+		mustRun(t, j)
+	}
+	for _, name := range []string{"abandoned-checkpoint-8", "abandoned-checkpoint-8-2", "checkpoint-8"} {
+		if s, err := readState(filepath.Join(j.Out, name)); err != nil || s.Step != 8 {
+			t.Errorf("%s: step %d, %v", name, s.Step, err)
+		}
+	}
+}
+
+func TestABadLineAmongTheMetricsCostsNoRecord(t *testing.T) {
+	const line = `{"step":%d,"loss":1}` + "\n"
+	var text string
+	for step := 1; step <= 5; step++ {
+		text += fmt.Sprintf(line, step)
+		if step == 2 {
+			text += "{\"step\":9,\"lo\x00\n"
+		}
+	}
+	path := filepath.Join(t.TempDir(), metricsFile)
+	for step, want := range map[int]int{0: 0, 2: 2, 3: 3, 4: 4, 5: 5, 7: 5} {
+		if err := os.WriteFile(path, []byte(text+`{"step":6`), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m, err := openMetrics(path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(m.cut(step), m.append(Record{Step: step + 1}), m.Close()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := ReadMetrics(path)
+		if err != nil || len(r) != want+1 || r[want].Step != step+1 {
+			t.Errorf("cut to step %d and gone on: %+v, %v", step, r, err)
+		}
+	}
+}
+
 func TestEpochsAreRoundedUpToSteps(t *testing.T) {
 	for _, c := range []struct {
 		rows, batch int

@@ -162,15 +162,22 @@ func setAsideAfter(out string, step int) error {
 		return err
 	}
 	for _, s := range steps[at:] {
-		to := filepath.Join(out, fmt.Sprintf("abandoned-checkpoint-%d", s))
-		if err := os.RemoveAll(to); err != nil {
-			return err
-		}
-		if err := os.Rename(checkpointDir(out, s), to); err != nil {
+		if err := os.Rename(checkpointDir(out, s), unused(filepath.Join(out, fmt.Sprintf("abandoned-checkpoint-%d", s)))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unused is path, or where that stands already path-2, path-3, …
+func unused(path string) string {
+	name := path
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(name); err != nil { // if it is not that nothing is there, the renaming says so
+			return name
+		}
+		name = fmt.Sprintf("%s-%d", path, n)
+	}
 }
 
 // publishLatest makes OUT/latest name a checkpoint.
