@@ -115,6 +115,9 @@ type sizeRecord struct {
 }
 
 func (o sizeConfig) run(c *cobra.Command) (err error) {
+	if o.format != "packed" && o.format != "hf" {
+		return usagef("--format %q: packed or hf", o.format)
+	}
 	var runs []sizeRun
 	for _, text := range o.runs {
 		r, err := o.parse(text)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"math"
 	"strings"
 	"testing"
@@ -43,6 +44,13 @@ func TestAGradientOfAnotherLayerShowsInTheTwins(t *testing.T) {
 	}
 	if d := offBy([]float32{float32(math.NaN())}, []float32{1}); d <= 1 {
 		t.Errorf("NaN is %v off", d)
+	}
+}
+
+func TestAFormThatThereIsNotIsRefused(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"size", "--format", "foo"}, &out, &errs); code != 2 || !strings.Contains(errs.String(), `--format "foo": packed or hf`) {
+		t.Errorf("exit %d: %s", code, &errs)
 	}
 }
 

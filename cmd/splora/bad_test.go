@@ -259,7 +259,8 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 	w.write(t, "unknown.yaml", "model: m\nlearning_rate: 3\n")
 	w.write(t, "mistyped.yaml", "model: m\n\nrank: many\n")
 	w.write(t, "torn.yaml", "model: [m\n")
-	model, out := []string{"--model", w.path("model")}, []string{"--out", w.path("new")}
+	model, out, packed := []string{"--model", w.path("model")}, []string{"--out", w.path("new")}, w.path("packed")
+	must(t, "export", "--model", w.path("model"), "--out", packed)
 	for _, c := range []struct {
 		args []string
 		want []string
@@ -293,6 +294,11 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 		{slices.Concat([]string{"prune", "--pruner", "magnitude", "--pattern", "half"}, model, out), []string{"half"}},
 		{slices.Concat([]string{"prune", "--pruner", "obs"}, model, out), []string{"obs", "wanda"}},
 		{slices.Concat([]string{"prune"}, model, out), []string{"--calibration"}},
+		{slices.Concat([]string{"prune", "--pruner", "magnitude", "--calibration", w.path("rows.jsonl")}, model, out), []string{"--calibration has no effect", "magnitude"}},
+		{slices.Concat([]string{"prune", "--pruner", "magnitude", "--calibration-samples", "128"}, model, out), []string{"--calibration-samples has no effect"}},
+		{slices.Concat([]string{"prune", "--pruner", "magnitude", "--calibration-seq", "9"}, model, out), []string{"--calibration-seq has no effect"}},
+		{slices.Concat([]string{"prune", "--pruner", "magnitude", "--seed", "1"}, model, out), []string{"--seed has no effect"}},
+		{slices.Concat([]string{"prune", "--calibration", w.path("rows.jsonl"), "--adapter", w.path("rows.jsonl")}, model, out), []string{"--adapter"}},
 		{slices.Concat([]string{"export", "--format", "gguf"}, model, out), []string{"gguf", "packed"}},
 		{slices.Concat([]string{"export"}, model), []string{"--out"}},
 		{[]string{"init", "--config", w.write(t, "c.json", tinyConfig), "--out", w.path("new"), "--pattern", "2/4"}, []string{"2/4"}},
@@ -307,6 +313,11 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 		{slices.Concat([]string{"eval", "--data", w.path("rows.jsonl"), "--seq", "8", "--threads", "65537"}, model), []string{"--threads 65537", "4096"}},
 		{slices.Concat([]string{"plan", "--threads", "65537"}, model), []string{"--threads 65537", "4096"}},
 		{slices.Concat([]string{"plan", "--pattern", "9"}, []string{"--model", w.path("c.json")}), []string{"9"}},
+		{slices.Concat([]string{"plan", "--pattern", "2:4"}, model), []string{"--pattern has no effect", "folder"}},
+		{slices.Concat([]string{"plan", "--base", "streamed"}, model), []string{"--base streamed", "DIR/model", "export"}},
+		{[]string{"plan", "--base", "streamed", "--model", w.path("c.json")}, []string{"--base streamed", "DIR/c.json"}},
+		{[]string{"plan", "--base", "streamed", "--device", "cuda", "--model", packed}, []string{"--base streamed", "--device cpu"}},
+		{w.train("--base", "streamed"), []string{"--base streamed", "DIR/model", "export"}},
 		{[]string{"plan", "--seq", "65", "--model", w.path("c.json")}, []string{"--seq 65", "64"}},
 		{[]string{"help", "flying"}, []string{"flying"}},
 		{[]string{"help", "train", "fast"}, []string{"train"}},

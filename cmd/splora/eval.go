@@ -39,7 +39,7 @@ exp of the mean over windows of the mean loss of their seq-1 predictions.`,
 		Args: noArgs,
 	}
 	o.flags(c)
-	o.typeFlag(c)
+	o.runFlags(c)
 	c.Flags().StringVar(&file, "data", "", "text file, or JSONL with text or input_ids")
 	c.Flags().IntVar(&seq, "seq", 0, "tokens per window (0: the smaller of 2048 and the model's positions)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -74,12 +74,12 @@ type inference struct {
 
 func (o *inference) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.model, "model", "", "model folder: Hugging Face or packed")
-	c.Flags().StringVar(&o.adapter, "adapter", "", "adapter folder in PEFT's layout")
 	c.Flags().IntVar(&o.threads, "threads", 0, "CPU threads (0: all)")
 }
 
-// typeFlag are the flags of those commands that may compute in bfloat16, and on a GPU.
-func (o *inference) typeFlag(c *cobra.Command) {
+// runFlags are the flags of those commands that may run an adapter, compute in bfloat16, and on a GPU.
+func (o *inference) runFlags(c *cobra.Command) {
+	c.Flags().StringVar(&o.adapter, "adapter", "", "adapter folder in PEFT's layout")
 	c.Flags().StringVar(&o.dtype, "dtype", "float32", "compute type: float32 or bfloat16")
 	complete(c, "dtype", "float32", "bfloat16")
 	deviceFlag(c, &o.device)

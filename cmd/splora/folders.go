@@ -158,6 +158,11 @@ With --device cuda it plans a GPU's memory, and needs none.`,
 		if err := train.Resolve(c.Flags(), &cfg, file); err != nil {
 			return err
 		}
+		if !strings.HasSuffix(cfg.Model, ".json") {
+			if err := refuse(c, "with a model folder, whose masks say it", "pattern"); err != nil {
+				return err
+			}
+		}
 		f, err := footprint(cfg, pattern)
 		if err != nil {
 			return err
@@ -194,6 +199,9 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	if err != nil {
 		return f, err
 	}
+	if err := checkStreamed(cfg, packed, gpu); err != nil {
+		return f, err
+	}
 	if gpu {
 		p, err := decoder.Estimate(cuda.Planner{SparseCores: cfg.Memory == "fused"}, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
 		return train.Measure(sketch, arch, p).PlannedOn(cuda.Config{}.Own()), err
@@ -207,6 +215,19 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 		f = f.Streamed(family.Largest(sketch), sketch, arch)
 	}
 	return f, err
+}
+
+// checkStreamed refuses --base streamed where the base stands in memory all the same.
+func checkStreamed(cfg train.Config, packed, gpu bool) error {
+	switch {
+	case cfg.Base != "streamed":
+		return nil
+	case !packed:
+		return usagef("--base streamed: %s is not a packed folder, and only one can be streamed: splora export --format packed makes it", cfg.Model)
+	case gpu:
+		return usagef("--base streamed: a GPU's base stands in its memory: give --device cpu, or another --base")
+	}
+	return nil
 }
 
 // streams decides whether a packed base is streamed to ranks of this host.

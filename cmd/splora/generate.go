@@ -28,7 +28,7 @@ func newGenerate() *cobra.Command {
 		Args:  noArgs,
 	}
 	o.flags(c)
-	o.typeFlag(c)
+	o.runFlags(c)
 	c.Flags().StringVar(&g.prompt, "prompt", "", "text to go on from")
 	c.Flags().StringVar(&g.ids, "ids", "", "token ids to go on from, comma-separated")
 	c.Flags().BoolVar(&g.chat, "chat", false, "the prompt is a user's message: lay it out by the model's chat template")

@@ -154,6 +154,16 @@ func require(c *cobra.Command, names ...string) error {
 	return nil
 }
 
+// refuse reports the first of the named flags that was given, though it has no effect there.
+func refuse(c *cobra.Command, where string, names ...string) error {
+	for _, n := range names {
+		if c.Flags().Changed(n) {
+			return usagef("%s: --%s has no effect %s: leave it out", c.Name(), n, where)
+		}
+	}
+	return nil
+}
+
 // complete gives the words of a flag that takes one of a few.
 func complete(c *cobra.Command, flag string, words ...string) {
 	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {

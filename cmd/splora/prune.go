@@ -35,11 +35,10 @@ from the pruned blocks before it.`,
 	f.StringVar(&p.pattern, "pattern", "2:4", "n:m keeps n of m; a number is the fraction removed")
 	f.StringVar(&p.method, "pruner", string(prune.Wanda), "wanda or magnitude")
 	f.StringVar(&p.file, "calibration", "", "text, or JSONL with text or input_ids, for wanda")
-	f.IntVar(&p.samples, "calibration-samples", 128, "calibration samples")
-	f.IntVar(&p.seq, "calibration-seq", 2048, "tokens of a calibration sample, at most the model's positions")
-	f.Uint64Var(&p.seed, "seed", 0, "seed of the places that calibration samples are taken from")
+	f.IntVar(&p.samples, "calibration-samples", 128, "calibration samples, for wanda")
+	f.IntVar(&p.seq, "calibration-seq", 2048, "tokens of a calibration sample, at most the model's positions, for wanda")
+	f.Uint64Var(&p.seed, "seed", 0, "seed of the places that calibration samples are taken from, for wanda")
 	f.BoolVar(&p.json, "json", false, "print the per-layer report as one JSON object")
-	f.MarkHidden("adapter")
 	complete(c, "pruner", "wanda", "magnitude")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := require(c, "model", "out"); err != nil {
@@ -72,6 +71,11 @@ func (p *pruning) run(c *cobra.Command) error {
 	}
 	if method == prune.Wanda && p.file == "" {
 		return usagef("prune: wanda needs --calibration FILE")
+	}
+	if method == prune.Magnitude {
+		if err := refuse(c, "with --pruner magnitude", "calibration", "calibration-samples", "calibration-seq", "seed"); err != nil {
+			return err
+		}
 	}
 	if err := family.Vacant(p.out); err != nil {
 		return err

@@ -153,6 +153,9 @@ func (r *rank) run(c *cobra.Command) error {
 		return err
 	}
 	r.closers = append(r.closers, be.Close)
+	if err := checkStreamed(r.Config, folder.Packed, be.gpu != nil); err != nil {
+		return err
+	}
 	env.Backend, env.Health = be.Backend, r.health(be)
 	if stream && be.gpu == nil {
 		env.Weights, env.Block = folder.Weights(weights), family.Largest(weights)
@@ -178,6 +181,9 @@ func (r *rank) run(c *cobra.Command) error {
 
 // stream has the folder streamed if --base says so, or if this host's memory would not hold its ranks otherwise.
 func (r *rank) stream(folder *family.Folder, program int) (bool, error) {
+	if err := checkStreamed(r.Config, folder.Packed, false); err != nil {
+		return false, err
+	}
 	if !folder.Packed || r.Base == "resident" {
 		return false, nil
 	}

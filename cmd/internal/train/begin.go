@@ -222,6 +222,9 @@ func (t *trainer) read() (State, error) {
 	}
 	if s.Step < s.TotalSteps {
 		t.say("resuming from %s", dir)
+		if t.Adapter != "" {
+			t.say("--adapter %s is not read: the checkpoint has this run's adapters", t.Adapter)
+		}
 	}
 	return s, nil
 }

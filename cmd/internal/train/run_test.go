@@ -336,6 +336,14 @@ func TestGoingOnFromAnAdapterBeginsWithItsWeights(t *testing.T) {
 	if d := apart(adapter(t, b.Out), adapter(t, a.Out)); d != 0 {
 		t.Errorf("after a step of learning rate 0 the adapter differs from the one begun with by %g", d)
 	}
+	b.SaveEvery, b.MaxSteps, b.stopAfter, b.Out = 1, 8, 3, filepath.Join(t.TempDir(), "out")
+	if err := b.run(t); !errors.Is(err, ErrStopped) {
+		t.Fatal(err)
+	}
+	b.stopAfter = 0
+	if mustRun(t, b); !strings.Contains(b.progress.String(), "--adapter "+a.Out+" is not read") {
+		t.Errorf("the same command again says:\n%s", b.progress.String())
+	}
 	c := newJob(t, 1)
 	c.Adapter, c.Rank = a.Out, 4
 	if err := c.run(t); err == nil || !strings.Contains(err.Error(), "--rank") {
