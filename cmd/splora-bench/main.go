@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/splora/splora/cmd/internal/output"
 	"github.com/splora/splora/cmd/internal/train"
 )
 
@@ -29,9 +30,13 @@ func main() {
 func run(ctx context.Context, args []string, out, errw io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
-	root.SetOut(out)
+	printed := &output.Checked{W: out}
+	root.SetOut(printed)
 	root.SetErr(errw)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = printed.Err()
+	}
 	if err == nil {
 		return 0
 	}

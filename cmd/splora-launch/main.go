@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/splora/splora/cmd/internal/output"
 	"github.com/splora/splora/launch"
 )
 
@@ -26,6 +27,7 @@ func main() {
 func run(ctx context.Context, args []string, f flags, stdout, stderr io.Writer) int {
 	code := launch.ExitUsage // until the ranks are started every error is one of usage
 	reason := ""
+	printed := &output.Checked{W: stdout}
 	cmd := &cobra.Command{
 		Use:               "splora-launch [flags] -- train [flags of splora train]",
 		Short:             "Start the ranks of splora train on this node, watch them, restart them",
@@ -44,7 +46,7 @@ func run(ctx context.Context, args []string, f flags, stdout, stderr io.Writer) 
 				return err
 			}
 			shared := zapcore.Lock(zapcore.AddSync(stderr)) // by the ranks' lines and the launcher's
-			c.Stdout, c.Stderr, c.Logger = stdout, shared, logger(shared, f.verbose)
+			c.Stdout, c.Stderr, c.Logger = printed, shared, logger(shared, f.verbose)
 			if f.note != "" {
 				c.Logger.Warn(f.note)
 			}
@@ -55,9 +57,13 @@ func run(ctx context.Context, args []string, f flags, stdout, stderr io.Writer) 
 	}
 	f.register(cmd)
 	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
+	cmd.SetOut(printed)
 	cmd.SetErr(stderr)
-	return exit(cmd.Execute(), code, reason, f.logDir, stderr)
+	err := cmd.Execute()
+	if err == nil && printed.Err() != nil {
+		err, code = printed.Err(), launch.ExitFailed
+	}
+	return exit(err, code, reason, f.logDir, stderr)
 }
 
 // exit says in one line how it ended. reason is the report's, which also tells why there was no restart.

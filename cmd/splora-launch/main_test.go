@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -184,6 +185,20 @@ func TestHelpNamesEveryExitCode(t *testing.T) {
 	for _, want := range []string{"0 done", "1 failed", "2 wrong usage", "75 stopped", "--max-restarts", "SPLORA_KEY"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("help does not say %q", want)
+		}
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestAnOutputThatDoesNotArriveIsAFailure(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"--splora", self(t), "--affinity", "none", "--", "train"}} {
+		var errs bytes.Buffer
+		if code := run(t.Context(), args, flags{getenv: func(string) string { return "" }, open: noDriver, root: fstest.MapFS{}}, full{}, &errs); code != launch.ExitFailed || !strings.Contains(errs.String(), syscall.ENOSPC.Error()) {
+			t.Errorf("%v: exit %d: %s", args, code, &errs)
 		}
 	}
 }

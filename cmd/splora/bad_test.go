@@ -306,6 +306,8 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 		{slices.Concat([]string{"eval", "--data", w.path("rows.jsonl"), "--seq", "65"}, model), []string{"--seq 65", "64"}},
 		{slices.Concat([]string{"generate"}, model), []string{"--prompt", "--ids"}},
 		{slices.Concat([]string{"generate", "--ids", "1", "--prompt", "x"}, model), []string{"--prompt", "--ids"}},
+		{slices.Concat([]string{"generate", "--ids", ""}, model), []string{"--ids is empty"}},
+		{slices.Concat([]string{"generate", "--ids", " "}, model), []string{"--ids is empty"}},
 		{slices.Concat([]string{"generate", "--ids", "560"}, model), []string{"560"}},
 		{slices.Concat([]string{"generate", "--ids", "1", "--max-new-tokens", "64"}, model), []string{"64"}},
 		{slices.Concat([]string{"generate", "--ids", "1", "--max-new-tokens", "9223372036854775807"}, model), []string{"max_position_embeddings 64"}},

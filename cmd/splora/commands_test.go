@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/splora/splora/cmd/internal/train"
@@ -219,6 +221,73 @@ func TestLogsAsJSONAreOneRecordALine(t *testing.T) {
 			t.Errorf("no steps:\n%s", o.stderr)
 		}
 		os.RemoveAll(w.path("out/checkpoint-4"))
+	}
+}
+
+// TestTheLastErrorIsOfTheLogsFormat, whether the flags, the file or the run is wrong.
+func TestTheLastErrorIsOfTheLogsFormat(t *testing.T) {
+	w := newWorld(t)
+	file := w.write(t, "run.yaml", "log_format: json\n")
+	for _, args := range [][]string{
+		w.train("--log-format", "json", "--rank", "0"),
+		w.train("--config", file, "--rank", "0"),
+		w.train("--log-format=json", "--resume", w.path("nowhere")),
+		w.train("--log-format", "json", "--flies"),
+	} {
+		code, _, errs := call(args...)
+		lines := strings.Split(strings.TrimSpace(errs), "\n")
+		if v := object(t, lines[len(lines)-1]); code == exitDone || v["level"] != "error" || v["msg"] == nil || v["ts"] == nil {
+			t.Errorf("%v: exit %d\n%s", args, code, errs)
+		}
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestAnOutputThatDoesNotArriveIsAFailure(t *testing.T) {
+	w := newWorld(t)
+	ok(t, w.train("--max-steps", "1")...)
+	for _, args := range [][]string{
+		{"--help"},
+		{"help", "topics"},
+		{"completion", "bash"},
+		{"merge", "--model", w.path("model"), "--adapter", w.path("out"), "--out", w.path("merged")},
+		{"verify", "--base", w.path("model"), "--merged", w.path("merged")},
+		{"export", "--model", w.path("model"), "--out", w.path("packed")},
+		{"generate", "--model", w.path("model"), "--ids", "1,2", "--max-new-tokens", "2"},
+		{"plan", "--model", w.path("model")},
+	} {
+		var errs strings.Builder
+		if code := run(t.Context(), args, nil, full{}, &errs); code != exitFailed || !strings.Contains(errs.String(), syscall.ENOSPC.Error()) {
+			t.Errorf("%s: exit %d\n%s", args[0], code, &errs)
+		}
+	}
+}
+
+func TestAnAdapterOfAnotherModelIsSaidToBe(t *testing.T) {
+	w := newWorld(t)
+	ok(t, w.train("--out", w.path("adapter"), "--max-steps", "1")...)
+	must(t, "init", "--config", w.write(t, "c.json", tinyConfig), "--out", w.path("other"), "--pattern", "2:4", "--seed", "8")
+	w.tokenizer(t, "other")
+	for name, args := range map[string][]string{
+		"merge":    {"--out", w.path("merged")},
+		"eval":     {"--data", w.path("rows.jsonl"), "--seq", "16"},
+		"generate": {"--ids", "1,2", "--max-new-tokens", "1"},
+		"train":    w.train("--max-steps", "1")[1:],
+	} {
+		for model, want := range map[string]bool{"model": false, "other": true} {
+			more := []string{"--model", w.path(model), "--adapter", w.path("adapter")}
+			if name != "eval" && name != "generate" {
+				more = append(more, "--out", w.path(name+model))
+			}
+			code, _, errs := call(slices.Concat([]string{name}, args, more)...)
+			if said := strings.Contains(errs, "note: "+w.path("adapter")+" was trained on a model with other content than "+w.path(model)); code != exitDone || said != want {
+				t.Errorf("%s on %s: exit %d\n%s", name, model, code, errs)
+			}
+		}
 	}
 }
 

@@ -130,6 +130,9 @@ func (o *inference) load(c *cobra.Command, opt decoder.Options) (*decoder.Model,
 		if ad, err = train.Frozen(o.be, o.folder.Config, weights, a); err != nil {
 			return nil, fmt.Errorf("%s: %w", o.adapter, err)
 		}
+		if err := noteBase(c, a, o.adapter, o.folder, o.model); err != nil {
+			return nil, err
+		}
 	}
 	return decoder.New(o.be, o.folder.Config, weights, ad, opt)
 }

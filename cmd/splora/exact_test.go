@@ -172,6 +172,14 @@ func TestVerifyNamesWhatElseIsNotAsInTheBase(t *testing.T) {
 	}
 }
 
+func TestABaseWithNothingPrunedIsNotVerified(t *testing.T) {
+	dense := filepath.Join(oracleDir, "llama")
+	code, out, errs := call("verify", "--json", "--base", dense, "--merged", dense)
+	if code != exitFailed || out != "" || !strings.Contains(errs, "no weight of "+dense+" is pruned") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
 func TestAKeptZeroTrainsResumesMergesAndVerifiesAsKept(t *testing.T) {
 	for _, c := range [][2]string{{"llama", "float32"}, {"mistral", "float32"}, {"qwen3", "float32"}, {"mistral", "bfloat16"}} {
 		t.Run(c[0]+" "+c[1], func(t *testing.T) {

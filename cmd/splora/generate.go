@@ -43,6 +43,9 @@ func newGenerate() *cobra.Command {
 		if c.Flags().Changed("prompt") == c.Flags().Changed("ids") {
 			return usagef("generate: give one of --prompt and --ids")
 		}
+		if c.Flags().Changed("ids") && strings.TrimSpace(g.ids) == "" {
+			return usagef("generate: --ids is empty: give token ids, as 1,2,3")
+		}
 		if g.chat && g.prompt == "" {
 			return usagef("generate: --chat needs --prompt, the user's message")
 		}

@@ -14,7 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/splora/splora/cmd/internal/output"
 	"github.com/splora/splora/cmd/internal/train"
+	"github.com/splora/splora/launch"
 	"github.com/splora/splora/model/decoder"
 )
 
@@ -50,25 +52,37 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	printed := &output.Checked{W: out}
+	root.SetOut(printed)
 	root.SetErr(errw)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = printed.Err()
+	}
+	code := exitFailed
+	var wrong usage
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, train.ErrStopped):
-		fmt.Fprintln(errw, "splora:", err)
-		return exitStopped
+		code = exitStopped
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		fmt.Fprintln(errw, "splora: stopped on a signal")
-		return exitFailed
+		err = errors.New("stopped on a signal")
+	case errors.As(err, &wrong) || train.IsUsage(err):
+		code = exitUsage
 	}
-	fmt.Fprintln(errw, "splora:", err)
-	var wrong usage
-	if errors.As(err, &wrong) || train.IsUsage(err) {
-		return exitUsage
+	conclude(c, err)
+	return code
+}
+
+// conclude says why the program ends, in the format of the command's log.
+func conclude(c *cobra.Command, err error) {
+	if f := c.Flags().Lookup("log-format"); f == nil || f.Value.String() != "json" {
+		fmt.Fprintln(c.ErrOrStderr(), "splora:", err)
+		return
 	}
-	return exitFailed
+	place, _, _ := launch.FromEnv(os.Getenv) // what is wrong with it is told by train
+	newLog(c, "json", place).Error(err.Error())
 }
 
 // usage marks an error in how splora was called: exit code 2.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/splora/splora/cmd/internal/train"
 	"github.com/splora/splora/model/compute"
 	"github.com/splora/splora/model/compute/cpu"
 	"github.com/splora/splora/model/family"
@@ -85,10 +86,8 @@ func (m *merging) read(c *cobra.Command, src *family.Folder) error {
 	} else {
 		fmt.Fprintf(c.ErrOrStderr(), "note: %s is plain LoRA: the merged linears are dense\n", m.adapter)
 	}
-	if id, err := src.Hash(); err != nil {
+	if err := noteBase(c, a, m.adapter, src, m.model); err != nil {
 		return err
-	} else if s := a.Config.Splora; s != nil && s.Base != "" && s.Base != id {
-		fmt.Fprintf(c.ErrOrStderr(), "note: %s was trained on a model with other content than %s; the shapes fit, so it is merged\n", m.adapter, m.model)
 	}
 	m.modules = map[string]safetensors.Module{}
 	known := map[string]bool{}
@@ -100,6 +99,18 @@ func (m *merging) read(c *cobra.Command, src *family.Folder) error {
 			return fmt.Errorf("merge: %s adapts %s, which is no linear layer of the blocks of %s; only these can be merged", filepath.Join(m.adapter, safetensors.AdapterFile), x.Name, m.model)
 		}
 		m.modules[x.Name] = x
+	}
+	return nil
+}
+
+// noteBase says so when an adapter was trained on another model than the folder's.
+func noteBase(c *cobra.Command, a *safetensors.Adapter, adapter string, f *family.Folder, model string) error {
+	id, err := f.Hash()
+	if err != nil {
+		return err
+	}
+	if note := train.OtherBase(a, adapter, id, model); note != "" {
+		fmt.Fprintln(c.ErrOrStderr(), note)
 	}
 	return nil
 }

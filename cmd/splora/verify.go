@@ -37,7 +37,8 @@ func newVerify() *cobra.Command {
 		Use:   "verify",
 		Short: "Prove that a merged model is zero wherever its base is pruned",
 		Long: `verify compares two model folders weight by weight. It fails (exit 1) on one non-zero value, be it subnormal, where the base's
-mask is 0, on NaN and infinity, and on any tensor outside the blocks' linears that is not byte for byte the same.`,
+mask is 0, on NaN and infinity, and on any tensor outside the blocks' linears that is not byte for byte the same. It fails, too,
+when no weight of the base is pruned: there is nothing to prove.`,
 		Args: noArgs,
 	}
 	c.Flags().StringVar(&base, "base", "", "the pruned model")
@@ -116,6 +117,9 @@ func verify(ctx context.Context, base, merged string) (v Verification, err error
 		if bad >= 0 {
 			v.Faults = append(v.Faults, fmt.Sprintf("%s: the value at [%d,%d] is NaN or infinite", name, bad/w.Cols, bad%w.Cols))
 		}
+	}
+	if v.Pruned == 0 {
+		return v, fmt.Errorf("verify: no weight of %s is pruned, so nothing is to be verified: give the pruned model as --base", base)
 	}
 	v.Density, v.Base = float64(nonzero)/float64(v.Weights), float64(baseNonzero)/float64(v.Weights)
 	rest, err := m.differing(b)

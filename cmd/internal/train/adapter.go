@@ -44,7 +44,19 @@ func (t *trainer) readAdapter(dir string) error {
 	if err := fill(t.be, t.ad, a); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
+	if note := OtherBase(a, dir, t.ModelID, t.Model); note != "" {
+		t.say("%s", note)
+	}
 	return nil
+}
+
+// OtherBase is a note on an adapter that was trained on a model of another identity than id, which model has; "" when there is nothing
+// to be said. That the shapes fit is the caller's.
+func OtherBase(a *safetensors.Adapter, adapter, id, model string) string {
+	if s := a.Config.Splora; s == nil || s.Base == "" || s.Base == id {
+		return ""
+	}
+	return fmt.Sprintf("note: %s was trained on a model with other content than %s; the shapes fit, so it is used", adapter, model)
 }
 
 // fill sets ad's parameters to a's, which must adapt exactly the same linears with the same rank and scale.
