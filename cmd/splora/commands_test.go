@@ -107,6 +107,25 @@ func TestPlanSaysWhatTrainIsGoingToUse(t *testing.T) {
 // rowsLine is the plan's line on the tokenised rows, which plan does not have.
 var rowsLine = regexp.MustCompile(`(?m)^  the rows, tokenised.*\n`)
 
+func TestAMicroBatchBeyondAllMemoryIsRefusedWithoutBeingPlanned(t *testing.T) {
+	if train.HostMemory() == 0 {
+		t.Skip("this system does not tell how much memory it has")
+	}
+	w := newWorld(t)
+	must(t, "export", "--model", w.path("model"), "--out", w.path("packed"))
+	long := w.write(t, "long.json", strings.Replace(tinyConfig, `"max_position_embeddings":64`, `"max_position_embeddings":1073741824`, 1))
+	for _, args := range [][]string{
+		{"plan", "--model", w.path("model"), "--micro-batch", "2147483647"},
+		{"plan", "--model", w.path("model"), "--micro-batch", "2147483647", "--device", "cuda"},
+		{"plan", "--model", long, "--seq", "1073741824"},
+		w.train("--model", w.path("packed"), "--micro-batch", "2147483647"),
+	} {
+		if code, _, errs := call(args...); code != exitFailed || !strings.Contains(errs, "--micro-batch") || !strings.Contains(errs, "this host has") {
+			t.Errorf("%q: exit %d\n%s", args, code, errs)
+		}
+	}
+}
+
 func TestARunSavesAndPrintsItsSettingsAsResolved(t *testing.T) {
 	w := newWorld(t)
 	want := train.Defaults()

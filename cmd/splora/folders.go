@@ -202,6 +202,9 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 	if err := checkStreamed(cfg, packed, gpu); err != nil {
 		return f, err
 	}
+	if err := train.CheckRows(cfg.Options(cfg.Seq)); err != nil {
+		return f, fmt.Errorf("plan: %w", err)
+	}
 	if gpu {
 		p, err := decoder.Estimate(cuda.Planner{SparseCores: cfg.Memory == "fused"}, arch, sketch, &lc, true, cfg.Options(cfg.Seq))
 		return train.Measure(sketch, arch, p).PlannedOn(cuda.Config{}.Own()), err

@@ -195,6 +195,9 @@ func (r *rank) stream(folder *family.Folder, program int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if err := train.CheckRows(r.Options(r.Seq)); err != nil {
+		return false, fmt.Errorf("train: %w", err)
+	}
 	p, err := decoder.Estimate(nil, folder.Config, sketch, &lc, true, r.Options(r.Seq))
 	if err != nil {
 		return false, err

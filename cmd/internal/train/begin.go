@@ -110,14 +110,22 @@ func Place(mem compute.Memory, d compute.Planned, w decoder.Weights, p decoder.P
 	return host.On(mem), nil
 }
 
+// CheckRows refuses a micro-batch that no model has room for on this host, and whose estimate, which grows with it, would be large itself.
+func CheckRows(o decoder.Options) error {
+	if room := HostMemory(); room > 0 && o.Batch > room/64/o.Seq {
+		return fmt.Errorf("--micro-batch %d of %d tokens: no model has room for them, this host has %s of memory; lower --micro-batch or --seq", o.Batch, o.Seq, humanize.Bytes(uint64(room)))
+	}
+	return nil
+}
+
 // checkRoom refuses what this host cannot hold, before anything is allocated. A device refuses for itself.
 func (t *trainer) checkRoom(lc lora.Config, o decoder.Options) error {
+	if err := CheckRows(o); err != nil {
+		return err
+	}
 	room := HostMemory()
 	if room == 0 {
 		return nil
-	}
-	if o.Batch > room/64/o.Seq { // more than any model can do with; the estimate itself would be large
-		return fmt.Errorf("--micro-batch %d of %d tokens: this host has %s of memory; splora plan tells what a run needs", o.Batch, o.Seq, humanize.Bytes(uint64(room)))
 	}
 	if _, own := t.be.(compute.Planned); own {
 		return nil
