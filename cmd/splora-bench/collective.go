@@ -67,8 +67,14 @@ type collectiveRecord struct {
 }
 
 func (o collectiveConfig) run(c *cobra.Command) (err error) {
-	if o.world < 2 || o.times < 1 || o.rounds < 1 || len(o.megabytes) == 0 || slices.Min(o.megabytes) <= 0 {
-		return usagef("--world: at least 2; --times, --rounds: at least 1; --megabytes: greater than 0")
+	if o.world < 2 || o.times < 1 || o.rounds < 1 || len(o.megabytes) == 0 {
+		return usagef("--world: at least 2; --times, --rounds, --megabytes: at least 1")
+	}
+	const values, most = 1 << 18, 1 << 20 // float32 values in a MiB; MiB
+	for _, mb := range o.megabytes {
+		if !(mb*values >= 1 && mb <= most) {
+			return usagef("--megabytes %v: from 1/%d, which is one value, to %d", mb, values, most)
+		}
 	}
 	record, err := newRecorder(o.out)
 	if err != nil {

@@ -33,3 +33,12 @@ func TestTheCollectiveIsMeasuredAlsoWithoutAPeer(t *testing.T) {
 		t.Errorf("%+v, %v", rec, err)
 	}
 }
+
+func TestAVectorMustHaveASize(t *testing.T) {
+	for _, mb := range []string{"NaN", "Inf", "-Inf", "-1", "0", "1e-9", "1e300", "1,NaN"} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{"collective", "--megabytes", mb}, &out, &errs); code != 2 || !strings.Contains(errs.String(), "--megabytes") {
+			t.Errorf("%s MiB: exit %d: %s", mb, code, &errs)
+		}
+	}
+}

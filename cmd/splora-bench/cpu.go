@@ -148,7 +148,7 @@ func (o cpuConfig) bench(c *cobra.Command) (*bench, error) {
 	for _, text := range o.shapes {
 		s, err := parseShape(text, o.layers, o.vocab, o.batch)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--shapes: %w", err)
 		}
 		b.shapes = append(b.shapes, s)
 	}

@@ -26,7 +26,7 @@ func parseShape(text string, layers, vocab, batch int) (s shape, err error) {
 	var rest string
 	n, _ := fmt.Sscanf(strings.ToLower(text), "%dx%d%s", &s.Hidden, &s.Seq, &rest)
 	if n != 2 || s.Hidden < 64 || s.Hidden%64 != 0 || s.Seq < 2 {
-		return s, usagef("--shapes %q: HIDDENxSEQ, such as 512x2048, the hidden size a multiple of 64", text)
+		return s, usagef("%q is not HIDDENxSEQ, such as 512x2048, the hidden size a multiple of 64", text)
 	}
 	head := 64
 	if s.Hidden >= 4096 {

@@ -122,7 +122,7 @@ func (o sizeConfig) run(c *cobra.Command) (err error) {
 	for _, text := range o.runs {
 		r, err := o.parse(text)
 		if err != nil {
-			return err
+			return fmt.Errorf("--runs %q: %w", text, err)
 		}
 		runs = append(runs, r)
 	}

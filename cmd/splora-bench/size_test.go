@@ -54,6 +54,15 @@ func TestAFormThatThereIsNotIsRefused(t *testing.T) {
 	}
 }
 
+func TestAShapeThatIsNoneIsToldOfItsFlag(t *testing.T) {
+	for command, flag := range map[string]string{"size": "--runs", "cpu": "--shapes"} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{command, flag, "foo"}, &out, &errs); code != 2 || !strings.Contains(errs.String(), flag) || !strings.Contains(errs.String(), `"foo"`) {
+			t.Errorf("%s: exit %d: %s", command, code, &errs)
+		}
+	}
+}
+
 func TestARunIsReadAsShapeAndFlags(t *testing.T) {
 	o := sizeConfig{layers: 3, vocab: 99, pattern: "2:4", format: "packed"}
 	r, err := o.parse("13bx256:dtype=bfloat16:rank=8")

@@ -322,7 +322,8 @@ func TestWrongUsageEndsWithCode2AndNamesTheFlag(t *testing.T) {
 		{w.train("--base", "streamed"), []string{"--base streamed", "DIR/model", "export"}},
 		{[]string{"plan", "--seq", "65", "--model", w.path("c.json")}, []string{"--seq 65", "64"}},
 		{[]string{"help", "flying"}, []string{"flying"}},
-		{[]string{"help", "train", "fast"}, []string{"train"}},
+		{[]string{"help", "train", "fast"}, []string{`splora train has no command or topic "fast"`}},
+		{[]string{"help", "resume", "fast"}, []string{`"fast"`}},
 		{[]string{"quickstart", "--ranks", "0"}, []string{"--ranks 0"}},
 		{[]string{"quickstart", "--ranks", "257"}, []string{"--ranks 257: 1 to 256"}},
 		{[]string{"doctor", "--ranks", "257"}, []string{"--ranks 257: 1 to 256"}},
@@ -388,6 +389,13 @@ func TestACheckpointOfAnotherRunIsNotGoneOnFrom(t *testing.T) {
 	}
 	w.clear(t, splora(t, w.train()...), exitFailed, "none of the 2 checkpoints", "DIR/out")
 	w.clear(t, splora(t, w.train("--resume", w.path("out/checkpoint-4"))...), exitFailed, "checkpoint-4", "optimizer.safetensors", "damaged")
+}
+
+func TestInitNamesTheFileThatIsNoConfiguration(t *testing.T) {
+	w := newWorld(t)
+	for _, text := range []string{"{", "[]", strings.Replace(tinyConfig, "LlamaForCausalLM", "MambaForCausalLM", 1)} {
+		w.refused(t, []string{"init", "--config", w.write(t, "c.json", text), "--out", w.path("new")}, exitFailed, "DIR/c.json")
+	}
 }
 
 // tree lists a folder's files with their sizes.

@@ -129,8 +129,11 @@ func newHelp(root *cobra.Command) *cobra.Command {
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)
-			if err != nil || len(rest) > 0 {
-				return usagef("help: no command or topic %q; see splora --help", args[0])
+			if err != nil {
+				return usage{err}
+			}
+			if len(rest) > 0 {
+				return usagef("help: %s has no command or topic %q; see splora --help", c.CommandPath(), rest[0])
 			}
 			c.InitDefaultHelpFlag()
 			return c.Help()

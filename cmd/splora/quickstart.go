@@ -17,7 +17,7 @@ func newQuickstart() *cobra.Command {
 		Short: "The main job on the shipped model: prune, fine-tune on two ranks, merge, prove",
 		Long: `quickstart prunes a small LLaMA that comes with the program, fine-tunes it with SP-LoRA on two CPU ranks, merges, proves that
 every pruned weight is still exactly zero, and compares with plain LoRA and with more training of the dense model. Its
-text is the Go standard library's source, read from GOROOT. It takes about two minutes on two cores.`,
+text is the Go standard library's source, read from GOROOT. It takes less than a minute on two cores.`,
 		Args: noArgs,
 	}
 	c.Flags().StringVar(&out, "out", "", "folder for everything (default: a new temporary one)")

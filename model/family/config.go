@@ -210,8 +210,10 @@ func (f *fields) rope(c *decoder.Config) {
 	if o.err != nil {
 		f.fail("%w", o.err)
 	}
-	if t := c.Rope.Theta; !(t > 0) || math.IsInf(t, 0) {
-		f.fail("rope_theta is %v", t)
+	for _, t := range []float64{theta, c.Rope.Theta} { // the one in rope_parameters goes before the other, which must make sense all the same
+		if !(t > 0) || math.IsInf(t, 0) {
+			f.fail("rope_theta is %v", t)
+		}
 	}
 }
 

@@ -61,6 +61,7 @@ func TestWhatIsNotSupportedIsRefusedByName(t *testing.T) {
 		"rope_scaling.low_freq_factor is 0":                       {"rope_scaling": obj{"rope_type": "llama3", "factor": 8}},
 		"want low < high":                                         {"rope_scaling": obj{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1}},
 		"rope_theta is -1":                                        {"rope_theta": -1},
+		"rope_theta is -2":                                        {"rope_theta": -2, "rope_parameters": obj{"rope_theta": 1e4}},
 		"partial_rotary_factor 0.5 is not supported":              {"partial_rotary_factor": 0.5},
 		"rope_parameters.partial_rotary_factor 0.25":              {"rope_parameters": obj{"partial_rotary_factor": 0.25}},
 		`hidden_act "gelu" is not supported; known: silu`:         {"hidden_act": "gelu"},
