@@ -8,6 +8,16 @@ import (
 	"testing"
 )
 
+func TestASeedWithoutSamplingIsSaidToHaveNoEffect(t *testing.T) {
+	w := newWorld(t)
+	for temperature, want := range map[string]bool{"0": true, "1": false} {
+		code, _, errs := call("generate", "--model", w.path("model"), "--ids", "1", "--max-new-tokens", "1", "--seed", "3", "--temperature", temperature)
+		if code != exitDone || strings.Contains(errs, "note: --seed has no effect") != want {
+			t.Errorf("at %s: exit %d\n%s", temperature, code, errs)
+		}
+	}
+}
+
 func TestGenerateLaysAChatPromptOutByTheModelsTemplate(t *testing.T) {
 	w := newWorld(t)
 	w.refused(t, []string{"generate", "--model", w.path("model"), "--chat", "--prompt", "hi"}, exitFailed, "template")

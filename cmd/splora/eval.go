@@ -47,6 +47,9 @@ exp of the mean over windows of the mean loss of their seq-1 predictions.`,
 		if err := require(c, "model", "data"); err != nil {
 			return err
 		}
+		if err := filled(c, "adapter"); err != nil {
+			return err
+		}
 		p, err := o.perplexity(c, file, seq)
 		if err != nil {
 			return err

@@ -43,8 +43,11 @@ func newGenerate() *cobra.Command {
 		if c.Flags().Changed("prompt") == c.Flags().Changed("ids") {
 			return usagef("generate: give one of --prompt and --ids")
 		}
-		if c.Flags().Changed("ids") && strings.TrimSpace(g.ids) == "" {
-			return usagef("generate: --ids is empty: give token ids, as 1,2,3")
+		if err := filled(c, "ids", "adapter"); err != nil {
+			return err
+		}
+		if c.Flags().Changed("seed") && g.temperature == 0 {
+			fmt.Fprintln(c.ErrOrStderr(), "note: --seed has no effect at --temperature 0, which takes the likeliest token")
 		}
 		if g.chat && g.prompt == "" {
 			return usagef("generate: --chat needs --prompt, the user's message")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -82,7 +83,12 @@ func conclude(c *cobra.Command, err error) {
 		return
 	}
 	place, _, _ := launch.FromEnv(os.Getenv) // what is wrong with it is told by train
-	newLog(c, "json", place).Error(err.Error())
+	log := newLog(c, "json", place)
+	if errors.Is(err, train.ErrStopped) {
+		log.Warn(err.Error())
+		return
+	}
+	log.Error(err.Error())
 }
 
 // usage marks an error in how splora was called: exit code 2.
@@ -161,11 +167,21 @@ func noArgs(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// require reports the first of the named flags that was not given.
+// require reports the first of the named flags that was not given, or without a value.
 func require(c *cobra.Command, names ...string) error {
 	for _, n := range names {
 		if !c.Flags().Changed(n) {
 			return usagef("%s: --%s is missing; see %s --help", c.Name(), n, c.CommandPath())
+		}
+	}
+	return filled(c, names...)
+}
+
+// filled reports the first of the named flags that was given as nothing, as an unset variable of a script is.
+func filled(c *cobra.Command, names ...string) error {
+	for _, n := range names {
+		if f := c.Flags().Lookup(n); f.Changed && strings.TrimSpace(f.Value.String()) == "" {
+			return usagef("%s: --%s is empty; see %s --help", c.Name(), n, c.CommandPath())
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 
@@ -47,6 +48,9 @@ func Resolve(fs *pflag.FlagSet, c *Config, file string) error {
 				return usageError{err}
 			}
 		}
+	}
+	if _, too := given["epochs"]; too && c.MaxSteps > 0 {
+		return usageError{fmt.Errorf("train: --epochs has no effect beside --max-steps %d: leave it out, or give --max-steps 0", c.MaxSteps)}
 	}
 	return c.Validate()
 }
