@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -362,4 +363,31 @@ func TestAPreviewShowsWhatIsTrained(t *testing.T) {
 	if got := out.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+}
+
+func TestDataThatCannotBeReadTwiceIsRefusedBeforeItIsRead(t *testing.T) {
+	_, tok := golden(t)
+	pipe := filepath.Join(t.TempDir(), "rows.jsonl") // nobody writes to it, so that reading would not end
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link.jsonl")
+	if err := os.Symlink(pipe, link); err != nil {
+		t.Fatal(err)
+	}
+	good := file(t, "a.jsonl", `{"text":"a"}`)
+	for path, want := range map[string]string{pipe: "write it to a file first", link: "write it to a file first", t.TempDir(): "is a folder"} {
+		for _, c := range []Config{{Files: good + "," + path, Seq: 8}, {Files: good + "," + path, Seq: 8, CacheDir: t.TempDir(), TokenizerHash: "bpe"}} {
+			if _, err := Open(context.Background(), c, tok); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %s named and %q", err, path, want)
+			}
+		}
+		if _, err := Calibration(path, tok, 0, 1, 8, 1); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("calibration: %v, want %q", err, want)
+		}
+	}
+	if err := os.Symlink(good, link+"2.jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	open1(t, Config{Files: link + "2.jsonl", Seq: 8}, tok)
 }

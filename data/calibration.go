@@ -12,6 +12,9 @@ import (
 // themselves, in order, cut at seq. Of text (plain, or rows of text), samples are windows of seq tokens at places drawn by
 // PCG(seed, 0) from the ids of the whole file. A file that holds less than that is an error.
 func Calibration(path string, tok Tokenizer, vocab, n, seq int, seed uint64) ([][]int32, error) {
+	if err := regular(path); err != nil {
+		return nil, err
+	}
 	ready, err := pretokenised(path)
 	if err != nil {
 		return nil, err

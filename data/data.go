@@ -113,6 +113,11 @@ func Open(ctx context.Context, c Config, tok Tokenizer) (*Set, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	for _, path := range c.paths() {
+		if err := regular(path); err != nil {
+			return nil, err
+		}
+	}
 	if c.VocabSize == 0 && tok != nil {
 		c.VocabSize = tok.VocabSize()
 	}

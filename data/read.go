@@ -41,6 +41,20 @@ func form(path string) (kind string, zipped bool) {
 	return "text", zipped
 }
 
+// regular refuses what need not say the same when it is read again, or may never end: pipes, devices, folders.
+func regular(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("data: %w", err)
+	case info.IsDir():
+		return fmt.Errorf("data: %s is a folder: give the files in it", path)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("data: %s is a pipe or a device, and data is read more than once: write it to a file first", path)
+	}
+	return nil
+}
+
 // open opens a file, unzipping it if its name ends in .gz.
 func open(path string) (io.ReadCloser, error) {
 	f, err := os.Open(path)
