@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // builder runs rows through cutting and packing into a writer.
@@ -20,7 +21,7 @@ func build(ctx context.Context, w io.Writer, c Config, tok Tokenizer) error {
 	if c.Packing {
 		b.pack = &packer{seq: c.Seq, emit: b.out.row}
 	}
-	for _, path := range c.paths() {
+	for _, path := range c.Files {
 		if err := b.file(ctx, path); err != nil {
 			return err
 		}
@@ -34,7 +35,7 @@ func build(ctx context.Context, w io.Writer, c Config, tok Tokenizer) error {
 		return fmt.Errorf("data: none of %d rows has a trained token within %d tokens (the first: %s): a longer --seq or --too-long split keeps them",
 			st.Rows, c.Seq, st.FirstDropped)
 	} else if st.Sequences == 0 {
-		return fmt.Errorf("data: %s: no rows", c.Files)
+		return fmt.Errorf("data: %s: no rows", strings.Join(c.Files, ", "))
 	}
 	return b.out.finish()
 }

@@ -81,11 +81,11 @@ func TestFilesOfAllFormsGiveTheSameRows(t *testing.T) {
 		if strings.HasSuffix(name, ".GZ") {
 			name = strings.ToLower(name)
 		}
-		if got := tokensOf(open1(t, Config{Files: file(t, name, content), Seq: 8, VocabSize: 10}, nil)); !same(got, want) {
+		if got := tokensOf(open1(t, Config{Files: []string{file(t, name, content)}, Seq: 8, VocabSize: 10}, nil)); !same(got, want) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	two := file(t, "x.jsonl", rows[0]) + " , " + file(t, "y.jsonl", rows[1]+"\n"+rows[2]) + ","
+	two := []string{file(t, "x.jsonl", rows[0]), file(t, "y, z.jsonl", rows[1]+"\n"+rows[2])}
 	if got := tokensOf(open1(t, Config{Files: two, Seq: 8, VocabSize: 10}, nil)); !same(got, want) {
 		t.Errorf("two files: %v", got)
 	}
@@ -94,7 +94,7 @@ func TestFilesOfAllFormsGiveTheSameRows(t *testing.T) {
 func TestAPlainTextFileIsOneDocumentCutInBlocks(t *testing.T) {
 	_, tok := golden(t)
 	path := file(t, "a.txt", "abcdefghijklmnopqrstuvwxyz")
-	s := open1(t, Config{Files: path, Seq: 8}, tok)
+	s := open1(t, Config{Files: []string{path}, Seq: 8}, tok)
 	var all []int32
 	for _, r := range tokensOf(s) {
 		all = append(all, r...)
@@ -107,7 +107,7 @@ func TestAPlainTextFileIsOneDocumentCutInBlocks(t *testing.T) {
 	if err != nil || len(whole) != 1 || !slices.Equal(whole[0], tok.Encode("abcdefghijklmnopqrstuvwxyz", true)) {
 		t.Errorf("samples: %v %v", whole, err)
 	}
-	if _, err := Open(context.Background(), Config{Files: path, Seq: 8, TooLong: Error}, tok); err == nil {
+	if _, err := Open(context.Background(), Config{Files: []string{path}, Seq: 8, TooLong: Error}, tok); err == nil {
 		t.Error("a long text passes --too-long error")
 	}
 }
@@ -119,7 +119,7 @@ func TestRowsThatAreTooLongAreTruncatedSplitOrRefused(t *testing.T) {
 {"input_ids":[1,2,3,4,5,6],"labels":[-100,-100,-100,-100,-100,6]}
 {"input_ids":[1,2,3,4,5],"labels":[-100,2,-100,-100,-100]}
 `)
-	s := open1(t, Config{Files: path, Seq: 4, VocabSize: 10}, nil)
+	s := open1(t, Config{Files: []string{path}, Seq: 4, VocabSize: 10}, nil)
 	if got, want := tokensOf(s), [][]int32{{1, 2, 3}, {1, 2, 3, 4}, {1, 2, 3, 4}}; !same(got, want) {
 		t.Errorf("truncate: %v, want %v", got, want)
 	}
@@ -127,7 +127,7 @@ func TestRowsThatAreTooLongAreTruncatedSplitOrRefused(t *testing.T) {
 	if s.Stats() != want {
 		t.Errorf("truncate: %+v, want %+v", s.Stats(), want)
 	}
-	s = open1(t, Config{Files: path, Seq: 4, VocabSize: 10, TooLong: Split}, nil)
+	s = open1(t, Config{Files: []string{path}, Seq: 4, VocabSize: 10, TooLong: Split}, nil)
 	if got, want := tokensOf(s), [][]int32{{1, 2, 3}, {1, 2, 3, 4}, {5, 6, 7}, {5, 6}, {1, 2, 3, 4}}; !same(got, want) {
 		t.Errorf("split: %v, want %v", got, want)
 	}
@@ -135,11 +135,11 @@ func TestRowsThatAreTooLongAreTruncatedSplitOrRefused(t *testing.T) {
 	if s.Stats() != want {
 		t.Errorf("split: %+v, want %+v", s.Stats(), want)
 	}
-	_, err := Open(context.Background(), Config{Files: path, Seq: 4, VocabSize: 10, TooLong: Error}, nil)
+	_, err := Open(context.Background(), Config{Files: []string{path}, Seq: 4, VocabSize: 10, TooLong: Error}, nil)
 	if err == nil || !strings.Contains(err.Error(), path+":2: 7 tokens, --seq allows 4") {
 		t.Errorf("error: %v", err)
 	}
-	_, err = Open(context.Background(), Config{Files: file(t, "b.jsonl", `{"input_ids":[1,2,3],"labels":[-100,-100,3]}`), Seq: 2, VocabSize: 10}, nil)
+	_, err = Open(context.Background(), Config{Files: []string{file(t, "b.jsonl", `{"input_ids":[1,2,3],"labels":[-100,-100,3]}`)}, Seq: 2, VocabSize: 10}, nil)
 	if err == nil || !strings.Contains(err.Error(), "none of 1 rows has a trained token within 2 tokens") {
 		t.Errorf("all dropped: %v", err)
 	}
@@ -161,15 +161,15 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 	} {
 		_, tok := golden(t)
 		path := file(t, c.name, c.content)
-		_, err := Open(context.Background(), Config{Files: path, Seq: 4, VocabSize: 10}, tok)
+		_, err := Open(context.Background(), Config{Files: []string{path}, Seq: 4, VocabSize: 10}, tok)
 		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
 		}
 	}
-	if _, err := Open(context.Background(), Config{Files: "/nowhere.jsonl", Seq: 4}, nil); err == nil || !strings.Contains(err.Error(), "/nowhere.jsonl") {
+	if _, err := Open(context.Background(), Config{Files: []string{"/nowhere.jsonl"}, Seq: 4}, nil); err == nil || !strings.Contains(err.Error(), "/nowhere.jsonl") {
 		t.Errorf("missing file: %v", err)
 	}
-	for _, c := range []Config{{Seq: 4}, {Files: "x", Seq: 1}, {Files: "x", Seq: 4, TooLong: "cut"}} {
+	for _, c := range []Config{{Seq: 4}, {Files: []string{"x", ""}, Seq: 4}, {Files: []string{"x"}, Seq: 1}, {Files: []string{"x"}, Seq: 4, TooLong: "cut"}} {
 		if _, err := Open(context.Background(), c, nil); err == nil {
 			t.Errorf("%+v passes", c)
 		}
@@ -180,14 +180,14 @@ func TestTheFirstBadRowIsTheErrorHoweverManyGoroutinesRead(t *testing.T) {
 	good := `{"input_ids":[1,2` + strings.Repeat(" ", 3000) + `]}` + "\n" // some twenty rows to a chunk
 	path := file(t, "a.jsonl", strings.Repeat(good, 120)+"{}\n"+strings.Repeat(good, 40)+"nonsense\n"+strings.Repeat(good, 40))
 	for range 3 {
-		_, err := Open(context.Background(), Config{Files: path, Seq: 8, VocabSize: 10}, nil)
+		_, err := Open(context.Background(), Config{Files: []string{path}, Seq: 8, VocabSize: 10}, nil)
 		if err == nil || !strings.Contains(err.Error(), path+":121: unknown kind") {
 			t.Fatalf("got %v", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Open(ctx, Config{Files: path, Seq: 8, VocabSize: 10}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := Open(ctx, Config{Files: []string{path}, Seq: 8, VocabSize: 10}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -233,7 +233,7 @@ func TestCalibrationWindowsAreDrawnFromTheTextBySeed(t *testing.T) {
 
 func TestProgressIsToldWhileRowsAreRead(t *testing.T) {
 	var told []int
-	c := Config{Files: file(t, "a.jsonl", strings.Repeat("{\"input_ids\":[1,2]}\n", 2500)), Seq: 8, VocabSize: 10, Progress: func(n int) { told = append(told, n) }}
+	c := Config{Files: []string{file(t, "a.jsonl", strings.Repeat("{\"input_ids\":[1,2]}\n", 2500))}, Seq: 8, VocabSize: 10, Progress: func(n int) { told = append(told, n) }}
 	if open1(t, c, nil); !slices.Equal(told, []int{1024, 2048}) {
 		t.Errorf("told %v", told)
 	}
@@ -241,7 +241,7 @@ func TestProgressIsToldWhileRowsAreRead(t *testing.T) {
 
 func TestALineMayBeHuge(t *testing.T) {
 	row := `{"input_ids":[1,` + strings.Repeat(" ", 5<<18) + `2,3]}`
-	s := open1(t, Config{Files: file(t, "a.jsonl", row+"\n"+row), Seq: 8, VocabSize: 10}, nil)
+	s := open1(t, Config{Files: []string{file(t, "a.jsonl", row+"\n"+row)}, Seq: 8, VocabSize: 10}, nil)
 	if got := tokensOf(s); !same(got, [][]int32{{1, 2, 3}, {1, 2, 3}}) {
 		t.Errorf("%v", got)
 	}
@@ -251,7 +251,7 @@ func TestPackingKeepsEveryDocumentWholeAndApart(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		seq := rapid.IntRange(4, 40).Draw(rt, "seq")
 		lengths := rapid.SliceOfN(rapid.IntRange(2, seq), 1, 100).Draw(rt, "lengths")
-		c := Config{Files: file(t, "a.jsonl", ids(lengths...)), Seq: seq, Packing: true, VocabSize: 1 << 20}
+		c := Config{Files: []string{file(t, "a.jsonl", ids(lengths...))}, Seq: seq, Packing: true, VocabSize: 1 << 20}
 		s, err := Open(context.Background(), c, nil)
 		if err != nil {
 			rt.Fatal(err)
@@ -307,7 +307,7 @@ func TestPackingKeepsEveryDocumentWholeAndApart(t *testing.T) {
 }
 
 func TestPackingIsFirstFit(t *testing.T) {
-	s := open1(t, Config{Files: file(t, "a.jsonl", ids(6, 5, 3, 2, 4, 2)), Seq: 10, Packing: true, VocabSize: 100}, nil)
+	s := open1(t, Config{Files: []string{file(t, "a.jsonl", ids(6, 5, 3, 2, 4, 2))}, Seq: 10, Packing: true, VocabSize: 100}, nil)
 	// 6+3 in the first, 5+2 (2 does not fit after 9) and then no 4, a third with 4; the last 2 goes to the second
 	want := [][]int32{{0, 1, 2, 3, 4, 5, 11, 12, 13}, {6, 7, 8, 9, 10, 14, 15, 20, 21}, {16, 17, 18, 19}}
 	if got := tokensOf(s); !same(got, want) {
@@ -316,7 +316,7 @@ func TestPackingIsFirstFit(t *testing.T) {
 }
 
 func TestABatchIsPaddedAndReusesItsMemory(t *testing.T) {
-	s := open1(t, Config{Files: file(t, "a.jsonl", ids(5, 3, 7)), Seq: 8, VocabSize: 100}, nil)
+	s := open1(t, Config{Files: []string{file(t, "a.jsonl", ids(5, 3, 7))}, Seq: 8, VocabSize: 100}, nil)
 	var b Batch
 	s.Batch(&b, []int{1, 0}, 4)
 	x := int32(Ignore)
@@ -354,7 +354,7 @@ func TestWindowsDropTheRemainderAndPredictAllButTheirFirst(t *testing.T) {
 
 func TestAPreviewShowsWhatIsTrained(t *testing.T) {
 	_, tok := golden(t)
-	s := open1(t, Config{Files: file(t, "a.jsonl", `{"prompt":"ab","completion":"cd\n"}`+"\n"+`{"text":"x"}`), Seq: 16, Packing: true}, tok)
+	s := open1(t, Config{Files: []string{file(t, "a.jsonl", `{"prompt":"ab","completion":"cd\n"}`+"\n"+`{"text":"x"}`)}, Seq: 16, Packing: true}, tok)
 	var out strings.Builder
 	if err := Preview(&out, s.Row(0), tok, false); err != nil {
 		t.Fatal(err)
@@ -377,7 +377,7 @@ func TestDataThatCannotBeReadTwiceIsRefusedBeforeItIsRead(t *testing.T) {
 	}
 	good := file(t, "a.jsonl", `{"text":"a"}`)
 	for path, want := range map[string]string{pipe: "write it to a file first", link: "write it to a file first", t.TempDir(): "is a folder"} {
-		for _, c := range []Config{{Files: good + "," + path, Seq: 8}, {Files: good + "," + path, Seq: 8, CacheDir: t.TempDir(), TokenizerHash: "bpe"}} {
+		for _, c := range []Config{{Files: []string{good, path}, Seq: 8}, {Files: []string{good, path}, Seq: 8, CacheDir: t.TempDir(), TokenizerHash: "bpe"}} {
 			if _, err := Open(context.Background(), c, tok); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, want %s named and %q", err, path, want)
 			}
@@ -389,5 +389,5 @@ func TestDataThatCannotBeReadTwiceIsRefusedBeforeItIsRead(t *testing.T) {
 	if err := os.Symlink(good, link+"2.jsonl"); err != nil {
 		t.Fatal(err)
 	}
-	open1(t, Config{Files: link + "2.jsonl", Seq: 8}, tok)
+	open1(t, Config{Files: []string{link + "2.jsonl"}, Seq: 8}, tok)
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ func openCache(ctx context.Context, c Config, tok Tokenizer) (*Set, error) {
 	if c.CacheDir == "" {
 		return openPrivate(ctx, c, tok)
 	}
-	before, err := identities(c.paths())
+	before, err := identities(c.Files)
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +121,8 @@ func publish(ctx context.Context, path, before string, c Config, tok Tokenizer) 
 	if err := build(ctx, f, c, tok); err != nil {
 		return err
 	}
-	if after, err := identities(c.paths()); err != nil || after != before {
-		return fmt.Errorf("data: the files of %s changed while they were read; run again", c.Files)
+	if after, err := identities(c.Files); err != nil || after != before {
+		return fmt.Errorf("data: %s changed while it was read; run again", strings.Join(c.Files, ", "))
 	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("data: cache: %w", err)
@@ -199,7 +200,7 @@ func cacheKey(c Config, tok Tokenizer) (string, error) {
 			k.EOS = id
 		}
 	}
-	for _, p := range c.paths() {
+	for _, p := range c.Files {
 		sum, err := hashFile(p)
 		if err != nil {
 			return "", err

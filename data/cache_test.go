@@ -49,7 +49,7 @@ func TestHelperProcess(t *testing.T) {
 }
 
 func config(path, cache string) Config {
-	return Config{Files: path, Seq: 64, Packing: true, CacheDir: cache, TokenizerHash: "bpe"}
+	return Config{Files: []string{path}, Seq: 64, Packing: true, CacheDir: cache, TokenizerHash: "bpe"}
 }
 
 func helper(path, cache string, delay time.Duration) *exec.Cmd {
@@ -105,7 +105,7 @@ func TestOneOfManyProcessesBuildsTheCache(t *testing.T) {
 		t.Errorf("%d of %d processes built it: %v", built, len(cmds), outs)
 	}
 	s, again := opened(t, config(path, cache))
-	private := open1(t, Config{Files: path, Seq: 64, Packing: true}, func() Tokenizer { _, tok := golden(t); return tok }())
+	private := open1(t, Config{Files: []string{path}, Seq: 64, Packing: true}, func() Tokenizer { _, tok := golden(t); return tok }())
 	if again || !same(tokensOf(s), tokensOf(private)) || s.Stats() != private.Stats() {
 		t.Errorf("the cache holds something else: %+v, %+v", s.Stats(), private.Stats())
 	}
@@ -175,8 +175,8 @@ func TestWhateverChangesTheRowsChangesTheCache(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"seq": func(c *Config) { c.Seq = 65 }, "packing": func(c *Config) { c.Packing = false }, "too long": func(c *Config) { c.TooLong = Split },
 		"train on prompt": func(c *Config) { c.TrainOnPrompt = true }, "vocabulary": func(c *Config) { c.VocabSize = 1000 },
-		"tokenizer": func(c *Config) { c.TokenizerHash = "other" }, "order of files": func(c *Config) { c.Files = path + "," + path },
-		"kind of file": func(c *Config) { c.Files = file(t, "a.txt", texts(50)) }, "content": func(c *Config) { c.Files = file(t, "a.jsonl", texts(51)) },
+		"tokenizer": func(c *Config) { c.TokenizerHash = "other" }, "order of files": func(c *Config) { c.Files = []string{path, path} },
+		"kind of file": func(c *Config) { c.Files = []string{file(t, "a.txt", texts(50))} }, "content": func(c *Config) { c.Files = []string{file(t, "a.jsonl", texts(51))} },
 	} {
 		c := base
 		change(&c)
@@ -188,7 +188,7 @@ func TestWhateverChangesTheRowsChangesTheCache(t *testing.T) {
 		}
 	}
 	moved := base
-	moved.Files = file(t, "moved.jsonl", texts(50))
+	moved.Files = []string{file(t, "moved.jsonl", texts(50))}
 	if _, built := opened(t, moved); built {
 		t.Error("the same content elsewhere is built again")
 	}

@@ -21,7 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 )
 
 // Ignore is the label of a token that is not trained.
@@ -52,13 +52,13 @@ const (
 
 // Config of a data set. Everything but CacheDir and Progress changes the rows, and so is part of the cache's key.
 type Config struct {
-	Files         string  // comma-separated list of files; required
-	Seq           int     // longest row in tokens; required, ≥ 2
-	TooLong       TooLong // default Truncate
-	Packing       bool    // several documents to a row
-	TrainOnPrompt bool    // prompts are trained, too
-	VocabSize     int     // ids must be below it; default the tokenizer's
-	TokenizerHash string  // hash of the tokenizer's files, for the cache's key; with CacheDir required
+	Files         []string // required
+	Seq           int      // longest row in tokens; required, ≥ 2
+	TooLong       TooLong  // default Truncate
+	Packing       bool     // several documents to a row
+	TrainOnPrompt bool     // prompts are trained, too
+	VocabSize     int      // ids must be below it; default the tokenizer's
+	TokenizerHash string   // hash of the tokenizer's files, for the cache's key; with CacheDir required
 
 	CacheDir string         // where cache files are; "": a private one that goes with the process
 	Progress func(rows int) // called now and then while rows are tokenised; may be nil
@@ -69,8 +69,10 @@ func (c *Config) validate() error {
 		c.TooLong = Truncate
 	}
 	switch {
-	case len(c.paths()) == 0:
+	case len(c.Files) == 0:
 		return errors.New("data: no files given")
+	case slices.Contains(c.Files, ""):
+		return errors.New("data: a file without a name is given")
 	case c.Seq < 2:
 		return fmt.Errorf("data: sequence length %d, must be at least 2", c.Seq)
 	case c.TooLong != Truncate && c.TooLong != Split && c.TooLong != Error:
@@ -81,17 +83,6 @@ func (c *Config) validate() error {
 		panic("data: a cache directory without a tokenizer hash")
 	}
 	return nil
-}
-
-// paths returns the files of the comma-separated list.
-func (c *Config) paths() []string {
-	var out []string
-	for _, p := range strings.Split(c.Files, ",") {
-		if p = strings.TrimSpace(p); p != "" {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // Stats counts what became of the rows of the files.
@@ -113,7 +104,7 @@ func Open(ctx context.Context, c Config, tok Tokenizer) (*Set, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	for _, path := range c.paths() {
+	for _, path := range c.Files {
 		if err := regular(path); err != nil {
 			return nil, err
 		}

@@ -157,6 +157,19 @@ func TestARunSavesAndPrintsItsSettingsAsResolved(t *testing.T) {
 	}
 }
 
+func TestAFileWithACommaInItsNameIsNamedInAListOfTheConfiguration(t *testing.T) {
+	w := newWorld(t)
+	rows, err := os.ReadFile(w.path("rows.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	comma := w.write(t, "a, b.jsonl", string(rows))
+	w.refused(t, []string{"train", "--model", w.path("model"), "--data", comma, "--out", w.path("new")}, exitFailed, "DIR/a:")
+	file := w.write(t, "run.yaml", "model: "+w.path("model")+"\ndata:\n  - \""+comma+"\"\nout: "+w.path("out")+"\ncache_dir: "+w.path("cache")+"\nmax_steps: 1\n")
+	ok(t, "train", "--config", file)
+	ok(t, "train", "--config", w.path("out/config.yaml"), "--out", w.path("again"))
+}
+
 func TestHelpTopicsListsEveryPage(t *testing.T) {
 	pages, err := filepath.Glob("docs/*.md")
 	if err != nil || len(pages) == 0 {

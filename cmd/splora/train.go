@@ -244,7 +244,7 @@ func (r *rank) openRows(ctx context.Context, env *train.Env, f *family.Folder, t
 		}
 	}
 	open := func(files train.List) (*data.Set, error) {
-		set, err := data.Open(ctx, data.Config{Files: files.String(), Seq: r.Seq, TooLong: data.TooLong(r.TooLong), Packing: r.Packing,
+		set, err := data.Open(ctx, data.Config{Files: files, Seq: r.Seq, TooLong: data.TooLong(r.TooLong), Packing: r.Packing,
 			TrainOnPrompt: r.TrainOnPrompt, VocabSize: f.Config.Vocab, TokenizerHash: hash, CacheDir: dir, Progress: progress}, words(tok))
 		if err == nil {
 			r.closers = append(r.closers, set.Close)

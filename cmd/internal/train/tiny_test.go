@@ -99,7 +99,7 @@ func rowFile(t *testing.T, n int) string {
 
 func openRows(t *testing.T, path string) *data.Set {
 	t.Helper()
-	s, err := data.Open(context.Background(), data.Config{Files: path, Seq: 32, VocabSize: arch.Vocab}, nil)
+	s, err := data.Open(context.Background(), data.Config{Files: []string{path}, Seq: 32, VocabSize: arch.Vocab}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
