@@ -16,7 +16,7 @@ func newTokenize() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tokenize [FILE]",
 		Short: "Text to a JSON array of token ids, and back",
-		Long:  "tokenize reads FILE or standard input and writes the ids of its text as one JSON array; with --decode it reads such an array and writes text.",
+		Long:  "tokenize reads FILE or standard input and writes the ids of its text as one JSON array; with --decode it reads such an array and writes text, in which bytes that make no character are U+FFFD.",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("tokenize takes one FILE, not %d; see %s --help", len(args), c.CommandPath())
@@ -40,9 +40,9 @@ func newTokenize() *cobra.Command {
 			return err
 		}
 		if decode {
-			var ids []int32
-			if err := json.Unmarshal(text, &ids); err != nil {
-				return fmt.Errorf("tokenize: %s is not a JSON array of ids: %w", name, err)
+			ids, err := readIDs(text, t)
+			if err != nil {
+				return fmt.Errorf("tokenize: %s: %w", name, err)
 			}
 			_, err = io.WriteString(c.OutOrStdout(), t.Decode(ids, !special))
 			return err
@@ -54,6 +54,24 @@ func newTokenize() *cobra.Command {
 		return json.NewEncoder(c.OutOrStdout()).Encode(ids)
 	}
 	return c
+}
+
+// readIDs reads a JSON array of ids, all of them the tokenizer's.
+func readIDs(text []byte, t *tokenizer.Tokenizer) ([]int32, error) {
+	var list []*int32
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf("not a JSON array of ids: %w", err)
+	}
+	ids := make([]int32, len(list))
+	for i, id := range list {
+		if id == nil {
+			return nil, fmt.Errorf("element %d of the array is null, not an id", i)
+		}
+		if ids[i] = *id; !t.Has(*id) {
+			return nil, fmt.Errorf("element %d of the array is %d, which is no id of the tokenizer, whose vocabulary has the size %d", i, *id, t.VocabSize())
+		}
+	}
+	return ids, nil
 }
 
 // input reads the named file, or standard input.

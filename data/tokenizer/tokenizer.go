@@ -269,6 +269,12 @@ func (t *Tokenizer) Token(id int32) string {
 	return token
 }
 
+// Has tells whether id is that of a token.
+func (t *Tokenizer) Has(id int32) bool {
+	_, ok := t.modelToken(id)
+	return ok || t.addedByID[id] != nil
+}
+
 // ID is the id of a vocabulary string.
 func (t *Tokenizer) ID(token string) (int32, bool) {
 	if id, ok := t.added[token]; ok {
