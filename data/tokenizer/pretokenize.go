@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -158,8 +159,9 @@ func sequence[T any](members []json.RawMessage, field string, build func(json.Ra
 	return all, nil
 }
 
+// isPunctuation is Unicode 8's, which the reference's table is of, and the symbols of ASCII.
 func isPunctuation(r rune) bool {
-	return unicode.IsPunct(r) || r < utf8.RuneSelf && (r > ' ' && r < '0' || r > '9' && r < 'A' || r > 'Z' && r < 'a' || r > 'z' && r < 0x7F)
+	return unicode.IsPunct(r) && !inPairs(newerPunctuation, r) || r == 0x166D || r == 0x111C9 || r < utf8.RuneSelf && (r > ' ' && r < '0' || r > '9' && r < 'A' || r > 'Z' && r < 'a' || r > 'z' && r < 0x7F)
 }
 
 func (s *preTokenizerSpec) byteLevel() []op {
@@ -250,6 +252,42 @@ func (s *preTokenizerSpec) metaspace() (stage, error) {
 	}, nil
 }
 
+// wordClass is what \w is among others in brackets. Alone it is ²³¹¼½¾, too, which Oniguruma's table for bytes has.
+const wordClass = `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}Ⓐ-ⓩ🄰-🅉🅐-🅩🅰-🆉`
+
+// spellWords spells out \w and, outside of brackets, \W as Oniguruma takes them: regexp2's take joiners, and few marks.
+func spellWords(expr string) string {
+	var b strings.Builder
+	class := 0 // where the brackets' content begins; 0: outside
+	for i := 0; i < len(expr); i++ {
+		c, n := expr[i], 1
+		switch {
+		case c == '\\' && i+1 < len(expr):
+			n = 2
+		case class == 0 && c == '[':
+			if class = i + 1; strings.HasPrefix(expr[class:], "^") {
+				class, n = class+1, 2
+			}
+		case c == ']' && i > class:
+			class = 0
+		}
+		switch part := expr[i : i+n]; {
+		case part == `\w` && class > 0:
+			b.WriteString(wordClass)
+		case part == `\w`:
+			b.WriteString("[" + wordClass + "²³¹¼½¾]")
+		case part == `\W` && class == 0:
+			b.WriteString("[^" + wordClass + "²³¹¼½¾]")
+		default:
+			b.WriteString(part)
+		}
+		i += n - 1
+	}
+	return b.String()
+}
+
+var posixClass = regexp.MustCompile(`\[:\^?[a-z]+:\]`)
+
 // compile makes a regular expression of the reference's dialect. Its white space and word classes are Unicode's.
 func compile(expr string) (re *regexp2.Regexp, err error) {
 	defer func() {
@@ -257,7 +295,10 @@ func compile(expr string) (re *regexp2.Regexp, err error) {
 			err = fmt.Errorf("regular expression %q cannot be read", expr)
 		}
 	}()
-	if re, err = regexp2.Compile(expr, regexp2.None); err != nil {
+	if c := posixClass.FindString(expr); c != "" { // regexp2 would read over it
+		return nil, fmt.Errorf("regular expression %q: %s is not supported (known: \\s, \\d, \\w, \\p{…})", expr, c)
+	}
+	if re, err = regexp2.Compile(spellWords(expr), regexp2.None); err != nil {
 		err = fmt.Errorf("regular expression %q: %w", expr, err)
 	}
 	return re, err
