@@ -18,6 +18,8 @@ type config struct {
 	BOSID        firstID               `json:"bos_token_id"`
 	EOSID        firstID               `json:"eos_token_id"`
 	PadID        firstID               `json:"pad_token_id"`
+	AddBOS       flag                  `json:"add_bos_token"`
+	AddEOS       flag                  `json:"add_eos_token"`
 }
 
 func parseConfig(data []byte) (*config, error) {
@@ -68,6 +70,14 @@ func (t *specialToken) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	return json.Unmarshal(data, (*string)(t))
+}
+
+// flag is true, false or null, which is false, or not given.
+type flag struct{ given, on bool }
+
+func (f *flag) UnmarshalJSON(data []byte) error {
+	f.given = true
+	return json.Unmarshal(data, &f.on)
 }
 
 // chatTemplate is a string, or a list of named ones, of which "default" counts, or the only one.

@@ -13,6 +13,7 @@ type spec struct {
 	added                                            []addedToken
 	normalizer, preTokenizer, postProcessor, decoder json.RawMessage
 	model                                            modelSpec
+	llama                                            bool // a tokenizer.model: BOS and EOS are added as the configuration says
 }
 
 // modelSpec is the "model" object: byte pair encoding and its switches.

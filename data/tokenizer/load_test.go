@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -81,6 +82,34 @@ func TestSpecialTokensThatAreNormalisedAreStillLeftOut(t *testing.T) {
 	}
 	if got := tok.Decode(ids, true); got != "the" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestASentencePieceModelAddsWhatTheConfigurationSays(t *testing.T) {
+	model, err := os.ReadFile("testdata/sentencepiece/tokenizer.model")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for config, want := range map[string][]string{
+		``:                        {"<s>", "▁the"},
+		`{"add_bos_token":true}`:  {"<s>", "▁the"},
+		`{"add_bos_token":null}`:  {"▁the"},
+		`{"add_bos_token":false}`: {"▁the"},
+		`{"add_eos_token":true}`:  {"<s>", "▁the", "</s>"},
+		`{"bos_token":"</s>"}`:    {"</s>", "▁the"},
+		`{"add_bos_token":false,"add_eos_token":true,"eos_token":{"content":"<s>"}}`: {"▁the", "<s>"},
+	} {
+		files := map[string]string{"tokenizer.model": string(model)}
+		if config != "" {
+			files["tokenizer_config.json"] = config
+		}
+		tok, err := Load(folder(t, files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := names(tok, tok.Encode("the", true)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", config, got, want)
+		}
 	}
 }
 

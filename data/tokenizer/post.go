@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 )
@@ -85,4 +86,15 @@ func nest(templates []template) (t template) {
 		t.after = append(t.after, o.after...)
 	}
 	return t
+}
+
+// llamaTemplate is what transformers' LlamaTokenizer adds: BOS unless add_bos_token is false, EOS if add_eos_token is true.
+func (t *Tokenizer) llamaTemplate(c *config) (x template) {
+	if id, ok := t.ID(cmp.Or(string(c.BOS), "<s>")); ok && (!c.AddBOS.given || c.AddBOS.on) {
+		x.before = []int32{id}
+	}
+	if id, ok := t.ID(cmp.Or(string(c.EOS), "</s>")); ok && c.AddEOS.on {
+		x.after = []int32{id}
+	}
+	return x
 }

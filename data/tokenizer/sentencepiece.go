@@ -100,7 +100,7 @@ func (q *spPiece) field(number int, n uint64, data []byte) error {
 
 // spec writes the model as the sections of a tokenizer.json.
 func (p *spModel) spec() (*spec, error) {
-	s := &spec{model: modelSpec{Type: "BPE", FuseUnk: true, ByteFallback: p.byteFallback, vocab: map[string]int32{}}}
+	s := &spec{llama: true, model: modelSpec{Type: "BPE", FuseUnk: true, ByteFallback: p.byteFallback, vocab: map[string]int32{}}}
 	raw := false
 	for id, q := range p.pieces {
 		s.model.vocab[q.text] = int32(id)
@@ -121,10 +121,6 @@ func (p *spModel) spec() (*spec, error) {
 		`{"type":"Replace","pattern":{"String":" "},"content":"▁"}]}`)
 	s.decoder = json.RawMessage(`{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},` +
 		`{"type":"ByteFallback"},{"type":"Fuse"}` + strip + `]}`)
-	if id, ok := s.model.vocab["<s>"]; ok {
-		s.postProcessor = fmt.Appendf(nil, `{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],`+
-			`"special_tokens":{"<s>":{"ids":[%d]}}}`, id)
-	}
 	return s, nil
 }
 

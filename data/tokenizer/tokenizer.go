@@ -83,7 +83,7 @@ func build(s *spec, c *config) (*Tokenizer, error) {
 		t.model.cuts = newCutTable(t.model)
 	}
 	t.model.merges, t.model.results = nil, nil
-	if err = t.setTemplate(s); err != nil {
+	if err = t.setTemplate(s, c); err != nil {
 		return nil, err
 	}
 	t.bos, t.eos, t.pad = t.find(c.BOS, c.BOSID), t.find(c.EOS, c.EOSID), t.find(c.Pad, c.PadID)
@@ -131,12 +131,15 @@ func (t *Tokenizer) addToken(a *addedToken) {
 	}
 }
 
-func (t *Tokenizer) setTemplate(s *spec) error {
+func (t *Tokenizer) setTemplate(s *spec, c *config) error {
 	templates, err := newTemplates(s.postProcessor, "post_processor")
 	if err != nil {
 		return err
 	}
 	t.template = nest(templates)
+	if s.llama {
+		t.template = t.llamaTemplate(c)
+	}
 	for _, id := range append(append([]int32(nil), t.template.before...), t.template.after...) {
 		if id < 0 || int(id) >= t.vocabSize {
 			return fmt.Errorf("post_processor adds the id %d, which is not in the vocabulary of %d", id, t.vocabSize)
