@@ -119,15 +119,15 @@ func turns(messages []Message) []any {
 func (c *chat) render(messages []any, tools any, prompt bool) (string, []jinja.Span, error) {
 	vars := map[string]any{
 		"messages": messages, "tools": tools, "documents": nil, "add_generation_prompt": prompt,
-		"strftime_now": jinja.Func(func(args []any, _ map[string]any) (any, error) {
-			layout, _ := append(args, "")[0].(string)
-			return strftime(c.now, layout), nil
+		"strftime_now": jinja.Func(func(args []any, kw map[string]any) (any, error) {
+			if len(args) != 1 || len(kw) > 0 || !isString(args[0]) {
+				return nil, errors.New("strftime_now() takes one string, the format")
+			}
+			return strftime(c.now, args[0].(string)), nil
 		}),
 	}
-	for name, id := range map[string]func() (int32, bool){"bos_token": c.tok.BOS, "eos_token": c.tok.EOS} {
-		if id, ok := id(); ok {
-			vars[name] = c.tok.Token(id)
-		}
+	for name, token := range c.tok.SpecialTokens() {
+		vars[name] = token
 	}
 	text, spans, err := c.template.Render(vars)
 	var raised jinja.Raised

@@ -34,8 +34,9 @@ type Tokenizer interface {
 	Encode(text string, special bool) []int32
 	Token(id int32) string
 	VocabSize() int
-	BOS() (int32, bool)
 	EOS() (int32, bool)
+	// SpecialTokens are the special tokens that chat templates may name: bos_token, ….
+	SpecialTokens() map[string]string
 	// ChatTemplate is the Jinja source of the chat template, "" if there is none.
 	ChatTemplate() string
 }

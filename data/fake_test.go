@@ -21,6 +21,10 @@ func (b *bpe) ChatTemplate() string { return b.template }
 func (b *bpe) BOS() (int32, bool)   { return b.id("<s>") }
 func (b *bpe) EOS() (int32, bool)   { return b.id(b.eos) }
 
+func (b *bpe) SpecialTokens() map[string]string {
+	return map[string]string{"bos_token": "<s>", "eos_token": b.eos}
+}
+
 func (b *bpe) id(special string) (int32, bool) {
 	for i, s := range b.special {
 		if s == special {

@@ -21,7 +21,7 @@ import (
 //
 // The footer comes last, so that a file that was cut off has none, and a whole one can be written in one pass.
 const (
-	cacheVersion = 1
+	cacheVersion = 2
 	cacheMagic   = 0x61746164726c7073 // "splrdata"
 	footerWords  = 8
 	footerBytes  = 8 * footerWords

@@ -55,8 +55,24 @@ type templated struct {
 }
 
 func (t templated) ChatTemplate() string { return t.template }
-func (t templated) BOS() (int32, bool)   { return t.ID("<s>") }
 func (t templated) EOS() (int32, bool)   { return t.ID("</s>") }
+func (t templated) SpecialTokens() map[string]string {
+	return map[string]string{"bos_token": "<s>", "eos_token": "</s>"}
+}
+
+func TestAChatTemplateSeesTheNamedSpecialTokensOnly(t *testing.T) {
+	raw, err := os.ReadFile("tokenizer/testdata/llama2/tokenizer.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := tokenizer.Parse(raw, []byte(`{"bos_token_id":1,"sep_token":"</s>","chat_template":"{{ bos_token is defined }} {{ bos_token }}{{ sep_token }}"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := RenderChat(tok, []Message{{"user", "x"}}, false); err != nil || got != "False </s>" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
 
 func TestRowsOfASentencePieceModelTrainWhatTransformersTrains(t *testing.T) {
 	g, _ := golden(t)

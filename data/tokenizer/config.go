@@ -3,8 +3,10 @@ package tokenizer
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // config is what tokenizer_config.json, special_tokens_map.json and generation_config.json say about tokens.
@@ -18,16 +20,70 @@ type config struct {
 	BOSID        firstID               `json:"bos_token_id"`
 	EOSID        firstID               `json:"eos_token_id"`
 	PadID        firstID               `json:"pad_token_id"`
+	Class        string                `json:"tokenizer_class"`
 	AddBOS       flag                  `json:"add_bos_token"`
 	AddEOS       flag                  `json:"add_eos_token"`
+
+	named map[string]string // special tokens as chat templates know them; "": null
 }
 
 func parseConfig(data []byte) (*config, error) {
-	c := new(config)
+	c := &config{named: map[string]string{}}
 	if len(data) == 0 {
 		return c, nil
 	}
-	return c, json.Unmarshal(data, c)
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, err
+	}
+	c.named = namedTokens(data)
+	return c, nil
+}
+
+// namedTokens are the special tokens that a configuration names: its …_token entries, and those of its named extra ones.
+func namedTokens(data []byte) map[string]string {
+	var fields map[string]json.RawMessage
+	_ = json.Unmarshal(data, &fields) // it has been read before
+	named := map[string]string{}
+	add := func(name string, raw json.RawMessage) {
+		var token specialToken
+		if token.UnmarshalJSON(raw) == nil {
+			named[name] = string(token)
+		}
+	}
+	for name, raw := range fields {
+		if strings.HasSuffix(name, "_token") {
+			add(name, raw)
+		}
+	}
+	for _, list := range []string{"extra_special_tokens", "model_specific_special_tokens"} {
+		var extra map[string]json.RawMessage
+		_ = json.Unmarshal(fields[list], &extra) // a list of tokens without names
+		for name, raw := range extra {
+			add(name, raw)
+		}
+	}
+	return named
+}
+
+// classTokens are the special tokens of transformers' classes, which a configuration need not name.
+var classTokens = map[string]map[string]string{
+	"LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+	"GPT2Tokenizer":  {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
+	"Qwen2Tokenizer": {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+}
+
+// complete adds the special tokens of the tokenizer's class that no file names.
+func (c *config) complete() {
+	named := map[string]string{}
+	maps.Copy(named, classTokens[strings.TrimSuffix(c.Class, "Fast")])
+	maps.Copy(named, c.named)
+	for name, to := range map[string]*specialToken{"bos_token": &c.BOS, "eos_token": &c.EOS, "pad_token": &c.Pad, "unk_token": &c.Unk} {
+		if *to == "" {
+			*to = specialToken(named[name])
+		}
+	}
+	maps.DeleteFunc(named, func(_, token string) bool { return token == "" })
+	c.named = named
 }
 
 // fill takes from o what c does not say.

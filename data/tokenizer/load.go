@@ -1,9 +1,11 @@
 package tokenizer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -20,6 +22,7 @@ func Load(dir string) (*Tokenizer, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		path, read = filepath.Join(dir, "tokenizer.model"), parseSentencePiece
+		c.Class = cmp.Or(c.Class, "LlamaTokenizer")
 		data, err = os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("tokenizer: %s holds neither tokenizer.json nor tokenizer.model: copy them from the model", dir)
@@ -53,6 +56,9 @@ func loadConfig(dir string) (*config, error) {
 		case i == 0:
 			c = o
 		default:
+			if i == 1 && c.Added == nil { // transformers' rule: with added_tokens_decoder it does not read the file
+				maps.Copy(c.named, o.named)
+			}
 			c.fill(o)
 		}
 	}

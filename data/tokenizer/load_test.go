@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,6 +83,37 @@ func TestSpecialTokensThatAreNormalisedAreStillLeftOut(t *testing.T) {
 	}
 	if got := tok.Decode(ids, true); got != "the" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What each configuration names is what transformers 5.24 gives to a chat template.
+func TestChatTemplatesSeeTheSpecialTokensThatAreNamed(t *testing.T) {
+	for _, c := range []struct {
+		files map[string]string
+		want  map[string]string
+	}{
+		{map[string]string{"config.json": `{"bos_token_id":4,"eos_token_id":3}`}, nil},
+		{map[string]string{"tokenizer_config.json": `{"bos_token":"<s>","eos_token":{"content":"</s>","__type":"AddedToken"},"pad_token":null,"mask_token":"<none>","add_bos_token":true}`},
+			map[string]string{"bos_token": "<s>", "eos_token": "</s>", "mask_token": "<none>"}},
+		{map[string]string{"tokenizer_config.json": `{"image_token":"<unk>","additional_special_tokens":["</s>"],"extra_special_tokens":["<s>"],"sep_token":"</s>"}`},
+			map[string]string{"image_token": "<unk>", "sep_token": "</s>"}},
+		{map[string]string{"tokenizer_config.json": `{"extra_special_tokens":{"boi":"<s>"},"model_specific_special_tokens":{"eoi":"</s>"}}`}, map[string]string{"boi": "<s>", "eoi": "</s>"}},
+		{map[string]string{"tokenizer_config.json": `{"bos_token":null}`, "special_tokens_map.json": `{"bos_token":"</s>","cls_token":{"content":"<s>"}}`},
+			map[string]string{"bos_token": "</s>", "cls_token": "<s>"}},
+		{map[string]string{"tokenizer_config.json": `{"bos_token":"<s>","added_tokens_decoder":{"4":{"content":"<s>"}}}`, "special_tokens_map.json": `{"bos_token":"</s>","cls_token":"<s>"}`},
+			map[string]string{"bos_token": "<s>"}},
+		{map[string]string{"tokenizer_config.json": `{"tokenizer_class":"LlamaTokenizerFast","bos_token":null}`}, map[string]string{"eos_token": "</s>", "unk_token": "<unk>"}},
+		{map[string]string{"tokenizer_config.json": `{"tokenizer_class":"PreTrainedTokenizerFast"}`}, nil},
+	} {
+		files := maps.Clone(c.files)
+		files["tokenizer.json"] = tiny
+		tok, err := Load(folder(t, files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tok.SpecialTokens(); !maps.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.files, got, c.want)
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 )
@@ -90,10 +89,10 @@ func nest(templates []template) (t template) {
 
 // llamaTemplate is what transformers' LlamaTokenizer adds: BOS unless add_bos_token is false, EOS if add_eos_token is true.
 func (t *Tokenizer) llamaTemplate(c *config) (x template) {
-	if id, ok := t.ID(cmp.Or(string(c.BOS), "<s>")); ok && (!c.AddBOS.given || c.AddBOS.on) {
+	if id, ok := t.ID(string(c.BOS)); ok && (!c.AddBOS.given || c.AddBOS.on) {
 		x.before = []int32{id}
 	}
-	if id, ok := t.ID(cmp.Or(string(c.EOS), "</s>")); ok && c.AddEOS.on {
+	if id, ok := t.ID(string(c.EOS)); ok && c.AddEOS.on {
 		x.after = []int32{id}
 	}
 	return x

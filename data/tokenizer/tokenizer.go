@@ -39,6 +39,7 @@ type Tokenizer struct {
 	eos        firstID
 	pad        firstID
 	chat       string
+	named      map[string]string
 	scratch    sync.Pool
 }
 
@@ -64,7 +65,8 @@ func parse(data []byte, c *config) (*Tokenizer, error) {
 }
 
 func build(s *spec, c *config) (*Tokenizer, error) {
-	t := &Tokenizer{model: newBPE(s.model), chat: string(c.ChatTemplate), hasDecoder: !isNull(s.decoder)}
+	c.complete()
+	t := &Tokenizer{model: newBPE(s.model), chat: string(c.ChatTemplate), named: c.named, hasDecoder: !isNull(s.decoder)}
 	t.scratch.New = func() any { return new(scratch) }
 	var err error
 	if t.normalize, err = newNormalizers(s.normalizer, "normalizer"); err != nil {
@@ -301,3 +303,7 @@ func (t *Tokenizer) Pad() (int32, bool) { return t.pad.id, t.pad.ok }
 
 // ChatTemplate is the Jinja source of the chat template, "" if there is none.
 func (t *Tokenizer) ChatTemplate() string { return t.chat }
+
+// SpecialTokens are the special tokens that the configuration names, by those names: bos_token, …; what transformers gives
+// to chat templates. It is not to be changed.
+func (t *Tokenizer) SpecialTokens() map[string]string { return t.named }
