@@ -1,40 +1,49 @@
 package jinja
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 )
 
 var globals = map[string]any{
 	"range": Func(rangeOf),
-	"dict": Func(func(args []any, kw map[string]any) (any, error) {
-		return dictOf(args, kw), nil
-	}),
+	"dict":  dictFunc{},
 	"namespace": Func(func(args []any, kw map[string]any) (any, error) {
-		return &namespace{dictOf(args, kw)}, nil
+		return &namespace{dictOf(args, sortedKeys(kw), kw)}, nil
 	}),
-	"raise_exception": Func(func(args []any, _ map[string]any) (any, error) {
-		message := "the template refuses this conversation"
-		if len(args) > 0 {
-			message = str(args[0])
-		}
-		return nil, Raised{message}
+	"raise_exception": Func(func(args []any, kw map[string]any) (any, error) {
+		signature("message").check("raise_exception()", args, kw)
+		return nil, Raised{str(argument(args, kw, 0, "message", ""))}
 	}),
 }
 
-func dictOf(args []any, kw map[string]any) *Dict {
+// dictFunc is dict(), for which alone the order of its named arguments counts.
+type dictFunc struct{}
+
+// dictOf is dict() of a dictionary or pairs, and of names.
+func dictOf(args []any, names []string, kw map[string]any) *Dict {
 	d := &Dict{}
+	signature("[-]").check("dict()", args, nil)
 	if len(args) > 0 {
-		if from, ok := args[0].(*Dict); ok {
-			for _, k := range from.keys {
-				d.Set(k, from.vals[k])
+		list, _ := sequence(args[0])
+		if _, ok := args[0].(*Dict); ok {
+			list = pairs(args[0])
+		} else if list == nil {
+			panic(failure("dict() takes a dictionary or pairs, not a %s", typeName(args[0])))
+		}
+		for _, x := range list {
+			pair := iterate(x)
+			if len(pair) != 2 || !hashable(pair[0]) {
+				panic(failure("dict() of %s, which is no key and value", repr(x)))
 			}
+			d.Set(pair[0], pair[1])
 		}
 	}
-	for _, k := range sortedKeys(kw) {
+	for _, k := range names {
 		d.Set(k, kw[k])
 	}
 	return d
@@ -49,11 +58,12 @@ func sortedKeys(kw map[string]any) []string {
 	return keys
 }
 
-func rangeOf(args []any, _ map[string]any) (any, error) {
+func rangeOf(args []any, kw map[string]any) (any, error) {
+	signature("- [-] [-]").check("range()", args, kw)
 	var n [3]int
 	for i, a := range args {
 		v, ok := a.(int)
-		if !ok || i > 2 {
+		if !ok {
 			return nil, fmt.Errorf("range() takes one to three integers")
 		}
 		n[i] = v
@@ -65,7 +75,7 @@ func rangeOf(args []any, _ map[string]any) (any, error) {
 	if len(args) > 2 {
 		step = n[2]
 	}
-	if len(args) == 0 || step == 0 {
+	if step == 0 {
 		return nil, fmt.Errorf("range() takes one to three integers, and no step of 0")
 	}
 	out := []any{}
@@ -115,7 +125,7 @@ func (p *parser) filter(e expr) expr {
 func (p *parser) test(e expr) expr {
 	negated := p.accept("not")
 	name := p.name()
-	run := tests[name]
+	run := testByName(name)
 	if run == nil {
 		p.fail("unknown test %q", name)
 	}
@@ -127,8 +137,23 @@ func (p *parser) test(e expr) expr {
 		a.args, a.starred = []expr{p.postfix(p.primary())}, []bool{false}
 	}
 	return func(f *frame) any {
-		args, _ := a.eval(f)
+		args, kw := a.eval(f)
+		if len(kw) > 0 {
+			panic(failure("the test %s takes no named arguments", name))
+		}
 		return run(e(f), args) != negated
+	}
+}
+
+// testByName is a test that checks its arguments; nil: there is none.
+func testByName(name string) func(v any, args []any) bool {
+	run := tests[name]
+	if run == nil {
+		return nil
+	}
+	return func(v any, args []any) bool {
+		testArguments[name].check("the test "+name, args, nil)
+		return run(v, args)
 	}
 }
 
@@ -148,7 +173,7 @@ var tests = map[string]func(v any, args []any) bool{
 	"float":     isA[float64],
 	"number":    func(v any, _ []any) bool { _, _, _, ok := number(v); return ok },
 	"mapping":   isA[*Dict],
-	"callable":  isA[Func],
+	"callable":  func(v any, _ []any) bool { return isA[Func](v, nil) || isA[dictFunc](v, nil) },
 	"true":      func(v any, _ []any) bool { return v == true },
 	"false":     func(v any, _ []any) bool { return v == false },
 	"sequence": func(v any, _ []any) bool {
@@ -162,8 +187,8 @@ var tests = map[string]func(v any, args []any) bool{
 	"odd":         func(v any, _ []any) bool { return arithmetic("%", v, 2) == 1 },
 	"even":        func(v any, _ []any) bool { return arithmetic("%", v, 2) == 0 },
 	"divisibleby": func(v any, args []any) bool { return arithmetic("%", v, argument(args, nil, 0, "", 0)) == 0 },
-	"lower":       func(v any, _ []any) bool { return cased(str(v), unicode.IsUpper, unicode.IsLower) },
-	"upper":       func(v any, _ []any) bool { return cased(str(v), unicode.IsLower, unicode.IsUpper) },
+	"lower":       func(v any, _ []any) bool { return cased(str(v), isLower, isUpper) },
+	"upper":       func(v any, _ []any) bool { return cased(str(v), isUpper, isLower) },
 	"sameas":      func(v any, args []any) bool { return same(v, argument(args, nil, 0, "", nil)) },
 	"in":          against("in"),
 	"==":          against("=="), "eq": against("=="), "equalto": against("=="),
@@ -172,10 +197,6 @@ var tests = map[string]func(v any, args []any) bool{
 }
 
 func same(a, b any) bool { return typeName(a) == typeName(b) && equal(a, b) }
-
-func cased(s string, never, some func(rune) bool) bool {
-	return strings.IndexFunc(s, never) < 0 && strings.IndexFunc(s, some) >= 0
-}
 
 // argument returns an argument by place or name, or its default.
 func argument(args []any, kw map[string]any, i int, name string, otherwise any) any {
@@ -188,33 +209,52 @@ func argument(args []any, kw map[string]any, i int, name string, otherwise any) 
 	return otherwise
 }
 
-func toInt(v any, otherwise int) int {
-	switch v := v.(type) {
-	case int:
-		return v
-	case bool:
-		return map[bool]int{true: 1}[v]
-	case float64:
-		return int(v)
-	case string:
-		if n, err := strconv.Atoi(strings.TrimFunc(v, space)); err == nil {
-			return n
-		}
-		if x, err := strconv.ParseFloat(strings.TrimFunc(v, space), 64); err == nil {
-			return int(x)
-		}
+// whole is an argument that must be an integer.
+func whole(v any) int {
+	_, n, isInt, _ := number(v)
+	if !isInt {
+		panic(failure("an argument is a %s and must be an integer", typeName(v)))
 	}
-	return otherwise
+	return n
 }
 
-func toFloat(v any, otherwise float64) float64 {
-	if s, ok := v.(string); ok {
-		if x, err := strconv.ParseFloat(strings.TrimFunc(s, space), 64); err == nil {
-			return x
+// truncated is x without its fraction. Python's integers have no end, ours do, and must not be wrong.
+func truncated(x float64) int {
+	if !(math.Abs(x) < 1<<63) {
+		panic(failure("the integer %g is beyond 64 bits", x))
+	}
+	return int(x)
+}
+
+// toInt is Python's int(v), and of text that is a number with a fraction, as Jinja's filter.
+func toInt(v any) (n int, ok bool) {
+	s, isText := v.(string)
+	if !isText {
+		x, n, isInt, ok := number(v)
+		if ok && !isInt && !math.IsNaN(x) {
+			n = truncated(x)
 		}
+		return n, ok && !math.IsNaN(x)
 	}
-	if x, _, _, ok := number(v); ok {
-		return x
+	s = strings.TrimFunc(s, space)
+	n, err := strconv.Atoi(s)
+	if errors.Is(err, strconv.ErrRange) {
+		panic(failure("the integer %s is beyond 64 bits", s))
+	} else if err == nil {
+		return n, true
 	}
-	return otherwise
+	x, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsInf(x, 0) || math.IsNaN(x) {
+		return 0, false
+	}
+	return truncated(x), true
+}
+
+func toFloat(v any) (x float64, ok bool) {
+	if s, isText := v.(string); isText {
+		x, err := strconv.ParseFloat(strings.TrimFunc(s, space), 64)
+		return x, err == nil
+	}
+	x, _, _, ok = number(v)
+	return x, ok
 }

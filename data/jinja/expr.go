@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"errors"
 	"strconv"
 )
 
@@ -167,7 +168,7 @@ func (p *parser) unary(filters bool) expr {
 	switch {
 	case p.peek().kind == tOp && p.accept("-"):
 		x := p.unary(false)
-		e = func(f *frame) any { return arithmetic("-", 0, x(f)) }
+		e = func(f *frame) any { return negative(x(f)) }
 	case p.peek().kind == tOp && p.accept("+"):
 		x := p.unary(false)
 		e = func(f *frame) any { return arithmetic("+", 0, x(f)) }
@@ -192,7 +193,10 @@ func (p *parser) primary() expr {
 		}
 		return constant(t.text)
 	case tNumber:
-		if n, err := strconv.Atoi(t.text); err == nil {
+		n, err := strconv.Atoi(t.text)
+		if errors.Is(err, strconv.ErrRange) {
+			p.fail("the integer %s is beyond 64 bits", t.text)
+		} else if err == nil {
 			return constant(n)
 		}
 		x, err := strconv.ParseFloat(t.text, 64)

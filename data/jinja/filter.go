@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 )
 
 type filterFunc func(v any, args []any, kw map[string]any) any
@@ -21,15 +20,22 @@ func filterByName(name string) filterFunc {
 	case "map":
 		return mapFilter
 	case "select", "reject", "selectattr", "rejectattr":
-		return func(v any, args []any, kw map[string]any) any { return choose(name, v, args) }
+		return func(v any, args []any, kw map[string]any) any { return choose(name, v, args, kw) }
 	}
-	return simpleFilters[name]
+	run := simpleFilters[name]
+	if run == nil {
+		return nil
+	}
+	return func(v any, args []any, kw map[string]any) any {
+		filterArguments[name].check("the filter "+name, args, kw)
+		return run(v, args, kw)
+	}
 }
 
 var simpleFilters = map[string]filterFunc{
 	"safe": func(v any, _ []any, _ map[string]any) any { return v }, "string": text(func(s string) any { return s }),
-	"upper": text(func(s string) any { return strings.ToUpper(s) }), "lower": text(func(s string) any { return strings.ToLower(s) }),
-	"title": text(func(s string) any { return title(s) }), "capitalize": text(func(s string) any { return capitalize(s) }),
+	"upper": text(func(s string) any { return upper(s) }), "lower": text(func(s string) any { return lower(s) }),
+	"title": text(func(s string) any { return titleFilter(s) }), "capitalize": text(func(s string) any { return capitalize(s) }),
 	"e": text(escape), "escape": text(escape), "forceescape": text(escape),
 	"trim": func(v any, args []any, kw map[string]any) any {
 		return stripped(str(v), argument(args, kw, 0, "chars", nil), true, true)
@@ -40,14 +46,20 @@ var simpleFilters = map[string]filterFunc{
 	"first":  func(v any, _ []any, _ map[string]any) any { return item(slices.Clone(iterate(v)), 0) },
 	"last":   func(v any, _ []any, _ map[string]any) any { return item(slices.Clone(iterate(v)), -1) },
 	"int": func(v any, args []any, kw map[string]any) any {
-		return toInt(v, toInt(argument(args, kw, 0, "default", 0), 0))
+		if n, ok := toInt(v); ok {
+			return n
+		}
+		return argument(args, kw, 0, "default", 0)
 	},
 	"float": func(v any, args []any, kw map[string]any) any {
-		return toFloat(v, toFloat(argument(args, kw, 0, "default", 0.0), 0))
+		if x, ok := toFloat(v); ok {
+			return x
+		}
+		return argument(args, kw, 0, "default", 0.0)
 	},
 	"abs": func(v any, _ []any, _ map[string]any) any {
 		if compare(v, 0) < 0 {
-			return arithmetic("-", 0, v)
+			return negative(v)
 		}
 		return v
 	},
@@ -59,14 +71,13 @@ var simpleFilters = map[string]filterFunc{
 		}
 		return pairs(v)
 	},
-	"dictsort": func(v any, _ []any, _ map[string]any) any {
-		list := pairs(v)
-		slices.SortStableFunc(list, func(a, b any) int { return compare(folded(a.(Tuple)[0]), folded(b.(Tuple)[0])) })
-		return list
-	},
+	"dictsort": dictSort,
 	"replace": func(v any, args []any, kw map[string]any) any {
-		n := toInt(argument(args, kw, 2, "count", -1), -1)
-		return strings.Replace(str(v), str(argument(args, kw, 0, "old", "")), str(argument(args, kw, 1, "new", "")), n)
+		n := argument(args, kw, 2, "count", nil)
+		if n == nil {
+			n = -1
+		}
+		return strings.Replace(str(v), str(argument(args, kw, 0, "old", "")), str(argument(args, kw, 1, "new", "")), whole(n))
 	},
 	"join":    joinFilter,
 	"tojson":  toJSON,
@@ -82,34 +93,43 @@ func escape(s string) any {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&#34;", "'", "&#39;").Replace(s)
 }
 
-func title(s string) string {
-	start := true
-	return strings.Map(func(r rune) rune {
-		defer func() { start = !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '\'' }()
-		if start {
-			return unicode.ToUpper(r)
-		}
-		return unicode.ToLower(r)
-	}, s)
-}
-
-func capitalize(s string) string {
-	for i, r := range s {
-		return string(unicode.ToUpper(r)) + strings.ToLower(s[i+len(string(r)):])
-	}
-	return s
-}
-
+// round is Python's: to even, from the exact decimal value, and an integer stays one.
 func round(v any, args []any, kw map[string]any) any {
-	scale := math.Pow(10, float64(toInt(argument(args, kw, 0, "precision", 0), 0)))
-	x := toFloat(v, 0) * scale
-	switch argument(args, kw, 1, "method", "common") {
-	case "floor":
-		return math.Floor(x) / scale
-	case "ceil":
-		return math.Ceil(x) / scale
+	x, n, isInt, ok := number(v)
+	if !ok {
+		panic(failure("a %s cannot be rounded", typeName(v)))
 	}
-	return math.RoundToEven(x) / scale
+	precision := whole(argument(args, kw, 0, "precision", 0))
+	scale := math.Pow(10, float64(precision))
+	switch method := argument(args, kw, 1, "method", "common"); method {
+	case "floor":
+		return math.Floor(x*scale) / scale
+	case "ceil":
+		return math.Ceil(x*scale) / scale
+	case "common":
+	default:
+		panic(failure("the filter round knows the methods common, ceil and floor, not %s", repr(method)))
+	}
+	switch {
+	case isInt && precision >= 0:
+		return n
+	case isInt:
+		return truncated(nearest(x, precision))
+	}
+	return nearest(x, precision)
+}
+
+func nearest(x float64, precision int) float64 {
+	switch {
+	case precision < -308:
+		return 0
+	case precision < 0:
+		unit := math.Pow(10, float64(-precision))
+		return math.RoundToEven(x/unit) * unit
+	case precision < 324 && !math.IsInf(x, 0):
+		x, _ = strconv.ParseFloat(strconv.FormatFloat(x, 'f', precision, 64), 64)
+	}
+	return x
 }
 
 func defaulted(v any, args []any, kw map[string]any) any {
@@ -165,28 +185,57 @@ func joinFilter(v any, args []any, kw map[string]any) any {
 	return strings.Join(parts, str(argument(args, kw, 0, "d", "")))
 }
 
+// jsonStyle is how tojson writes: json.dumps' arguments.
+type jsonStyle struct {
+	item, key     string // separators
+	lines         bool   // an element to a line, indented by so much per level
+	indent        string
+	ascii, sorted bool
+}
+
+// toJSON is transformers' filter, which is json.dumps, and not Jinja's.
 func toJSON(v any, args []any, kw map[string]any) any {
-	var b strings.Builder
-	indent := toInt(argument(args, kw, 1, "indent", -1), -1)
-	if i, ok := kw["indent"]; ok {
-		indent = toInt(i, -1)
+	st := jsonStyle{item: ", ", key: ": ", ascii: truth(argument(args, kw, 0, "ensure_ascii", false)), sorted: truth(argument(args, kw, 3, "sort_keys", false))}
+	switch by := argument(args, kw, 1, "indent", nil).(type) {
+	case nil:
+	case string:
+		st.lines, st.indent, st.item = true, by, ","
+	default:
+		st.lines, st.indent, st.item = true, spaces(by), ","
 	}
-	dump(&b, v, indent, 0, truth(argument(args, kw, 0, "ensure_ascii", false)), truth(argument(args, kw, 3, "sort_keys", false)))
+	if separators := argument(args, kw, 2, "separators", nil); separators != nil {
+		parts := iterate(separators)
+		if len(parts) != 2 || !isA[string](parts[0], nil) || !isA[string](parts[1], nil) {
+			panic(failure("tojson's separators are two strings, not %s", repr(separators)))
+		}
+		st.item, st.key = parts[0].(string), parts[1].(string)
+	}
+	var b strings.Builder
+	st.dump(&b, v, 0)
 	return b.String()
 }
 
+// spaces are as many as an argument says.
+func spaces(n any) string { return strings.Repeat(" ", min(max(whole(n), 0), maxLength)) }
+
+// indent is Jinja's: all line ends become \n.
 func indent(v any, args []any, kw map[string]any) any {
 	width := argument(args, kw, 0, "width", 4)
 	pad, ok := width.(string)
 	if !ok {
-		pad = strings.Repeat(" ", min(max(toInt(width, 4), 0), maxLength))
+		pad = spaces(width)
 	}
 	first, blank := truth(argument(args, kw, 1, "first", false)), truth(argument(args, kw, 2, "blank", false))
-	lines := strings.Split(str(v), "\n")
+	lines := splitLines(str(v)+"\n", nil, nil).([]any)
+	var b strings.Builder
 	for i, line := range lines {
-		if (i > 0 || first) && (line != "" || blank) {
-			lines[i] = pad + line
+		if i > 0 {
+			b.WriteString("\n")
 		}
+		if i == 0 && first || i > 0 && (line != "" || blank) {
+			b.WriteString(pad)
+		}
+		b.WriteString(line.(string))
 	}
-	return strings.Join(lines, "\n")
+	return b.String()
 }

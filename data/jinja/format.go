@@ -55,8 +55,8 @@ func convert(spec string, verb byte, v any) string {
 		return fmt.Sprintf(spec+"s", repr(v))
 	}
 	x, n, isInt, ok := number(v)
-	if !isInt {
-		n = int(x)
+	if ok && !isInt && verb != 'f' {
+		n = truncated(x)
 	}
 	switch {
 	case !ok:

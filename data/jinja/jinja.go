@@ -4,7 +4,8 @@
 //
 // It is the part of Jinja that such templates use, with transformers' settings (trim_blocks, lstrip_blocks, break and
 // continue, tojson as json.dumps writes, raise_exception, {% generation %}) and Python's values: dictionaries keep their
-// order, None is not undefined, and str(x) is Python's. Not there: inheritance, include, import, async, i18n, autoescape.
+// order, None is not undefined, str(x) is Python's, and integers beyond 64 bits are an error. Not there: inheritance, include,
+// import, async, i18n, autoescape.
 package jinja
 
 import (

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-func sortFilter(v any, args []any, kw map[string]any) any {
-	list := slices.Clone(iterate(v))
-	name, cased := argument(args, kw, 2, "attribute", nil), truth(argument(args, kw, 1, "case_sensitive", false))
-	key := func(x any) any {
+// keyOf is what is compared of an element by filters with the arguments case_sensitive and attribute.
+func keyOf(args []any, kw map[string]any, caseSensitive, attribute int) func(x any) any {
+	name, cased := argument(args, kw, attribute, "attribute", nil), truth(argument(args, kw, caseSensitive, "case_sensitive", false))
+	return func(x any) any {
 		if name != nil {
 			x = path(x, name)
 		}
@@ -17,23 +17,40 @@ func sortFilter(v any, args []any, kw map[string]any) any {
 		}
 		return x
 	}
-	slices.SortStableFunc(list, func(a, b any) int { return compare(key(a), key(b)) })
-	if truth(argument(args, kw, 0, "reverse", false)) {
-		slices.Reverse(list)
+}
+
+func sortFilter(v any, args []any, kw map[string]any) any {
+	list, key := slices.Clone(iterate(v)), keyOf(args, kw, 1, 2)
+	sortBy(list, key, truth(argument(args, kw, 0, "reverse", false)))
+	return list
+}
+
+// sortBy sorts as Python does: what is equal keeps its order, reversed, too.
+func sortBy(list []any, key func(any) any, reverse bool) {
+	slices.SortStableFunc(list, func(a, b any) int {
+		if reverse {
+			a, b = b, a
+		}
+		return compare(key(a), key(b))
+	})
+}
+
+func dictSort(v any, args []any, kw map[string]any) any {
+	list, by := pairs(v), argument(args, kw, 1, "by", "key")
+	at := slices.Index([]any{"key", "value"}, by)
+	if at < 0 {
+		panic(failure("dictsort sorts by key or value, not %s", repr(by)))
 	}
+	key := keyOf(args, map[string]any{"attribute": at, "case_sensitive": argument(nil, kw, -1, "case_sensitive", false)}, 0, -1)
+	sortBy(list, key, truth(argument(args, kw, 2, "reverse", false)))
 	return list
 }
 
 func unique(v any, args []any, kw map[string]any) any {
-	out, seen := []any{}, []any{}
-	name := argument(args, kw, 1, "attribute", nil)
+	out, seen, key := []any{}, []any{}, keyOf(args, kw, 0, 1)
 	for _, x := range iterate(v) {
-		key := x
-		if name != nil {
-			key = path(x, name)
-		}
-		if key = folded(key); !contains(seen, key) {
-			seen, out = append(seen, key), append(out, x)
+		if k := key(x); !contains(seen, k) {
+			seen, out = append(seen, k), append(out, x)
 		}
 	}
 	return out
@@ -61,14 +78,14 @@ func sum(v any, args []any, kw map[string]any) any {
 }
 
 func extreme(sign int) filterFunc {
-	return func(v any, _ []any, _ map[string]any) any {
-		list := iterate(v)
+	return func(v any, args []any, kw map[string]any) any {
+		list, key := iterate(v), keyOf(args, kw, 0, 1)
 		if len(list) == 0 {
 			return undefined{"the extreme of nothing"}
 		}
 		best := list[0]
 		for _, x := range list[1:] {
-			if compare(folded(x), folded(best)) == sign {
+			if compare(key(x), key(best)) == sign {
 				best = x
 			}
 		}
@@ -79,6 +96,9 @@ func extreme(sign int) filterFunc {
 // mapFilter is map("filter", arguments…) or map(attribute="name", default=…).
 func mapFilter(v any, args []any, kw map[string]any) any {
 	name, byAttribute := kw["attribute"]
+	if byAttribute = byAttribute && len(args) == 0; byAttribute {
+		signature("attribute [default]").check("the filter map", args, kw)
+	}
 	out := []any{}
 	for _, x := range iterate(v) {
 		if byAttribute {
@@ -98,14 +118,17 @@ func mapFilter(v any, args []any, kw map[string]any) any {
 }
 
 // choose is select, reject, selectattr and rejectattr.
-func choose(name string, v any, args []any) any {
+func choose(name string, v any, args []any, kw map[string]any) any {
 	var attr any
+	if len(kw) > 0 {
+		panic(failure("the filter %s takes no named arguments", name))
+	}
 	if strings.HasSuffix(name, "attr") {
 		attr, args = argument(args, nil, 0, "", ""), args[min(1, len(args)):]
 	}
 	test := func(x any, _ []any) bool { return truth(x) }
 	if len(args) > 0 {
-		if test = tests[str(args[0])]; test == nil {
+		if test = testByName(str(args[0])); test == nil {
 			panic(failure("unknown test %q", str(args[0])))
 		}
 		args = args[1:]

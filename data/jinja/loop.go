@@ -70,13 +70,16 @@ func loopVars(list []any, i int, last *any) *Dict {
 		{"length", n}, {"depth", 1}, {"depth0", 0}, {"previtem", at(i - 1)}, {"nextitem", at(i + 1)}} {
 		d.Set(kv.k, kv.v)
 	}
-	d.Set("cycle", Func(func(args []any, _ map[string]any) (any, error) {
-		if len(args) == 0 {
-			return nil, failure("loop.cycle() of nothing").err
+	d.Set("cycle", Func(func(args []any, kw map[string]any) (any, error) {
+		if len(args) == 0 || len(kw) > 0 {
+			return nil, failure("loop.cycle() takes one or more arguments without names").err
 		}
 		return args[i%len(args)], nil
 	}))
-	d.Set("changed", Func(func(args []any, _ map[string]any) (any, error) {
+	d.Set("changed", Func(func(args []any, kw map[string]any) (any, error) {
+		if len(kw) > 0 {
+			return nil, failure("loop.changed() takes no named arguments").err
+		}
 		same := equal(*last, Tuple(args))
 		*last = Tuple(args)
 		return !same, nil

@@ -1,5 +1,7 @@
 package jinja
 
+import "slices"
+
 // parameters reads (a, b=1) of a macro.
 func (p *parser) parameters() (names []string, defaults []expr) {
 	p.expect("(")
@@ -22,6 +24,11 @@ func macro(f *frame, name string, names []string, defaults []expr, body block) F
 	return func(args []any, kw map[string]any) (any, error) {
 		if len(args) > len(names) {
 			panic(failure("%s() takes %d arguments, not %d", name, len(names), len(args)))
+		}
+		for _, k := range sortedKeys(kw) {
+			if at := slices.Index(names, k); at < 0 && k != "caller" || at >= 0 && at < len(args) {
+				panic(failure("%s() takes no argument %q", name, k))
+			}
 		}
 		if f.state.depth++; f.state.depth > maxDepth {
 			panic(failure("%s() calls itself more than %d deep", name, maxDepth))

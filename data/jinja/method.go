@@ -23,7 +23,10 @@ func method(v any, name string) any {
 	if run == nil {
 		return nil
 	}
-	return Func(func(args []any, kw map[string]any) (any, error) { return run(args, kw), nil })
+	return Func(func(args []any, kw map[string]any) (any, error) {
+		methodArguments[name].check(name+"()", args, kw)
+		return run(args, kw), nil
+	})
 }
 
 func dictMethod(d *Dict, name string) func([]any, map[string]any) any {
@@ -48,7 +51,7 @@ func dictMethod(d *Dict, name string) func([]any, map[string]any) any {
 			return argument(args, kw, 1, "default", nil)
 		}
 	case "copy":
-		return func([]any, map[string]any) any { return dictOf([]any{d}, nil) }
+		return func([]any, map[string]any) any { return dictOf([]any{d}, nil, nil) }
 	}
 	return nil
 }
@@ -94,7 +97,7 @@ func every(class func(rune) bool) stringMethod {
 }
 
 var stringMethods = map[string]stringMethod{
-	"upper": plain(strings.ToUpper), "lower": plain(strings.ToLower), "casefold": plain(strings.ToLower),
+	"upper": plain(upper), "lower": plain(lower), "casefold": plain(fold),
 	"title": plain(title), "capitalize": plain(capitalize),
 	"strip": func(s string, args []any, kw map[string]any) any {
 		return stripped(s, argument(args, kw, 0, "chars", nil), true, true)
@@ -126,10 +129,7 @@ var stringMethods = map[string]stringMethod{
 	"removeprefix": func(s string, args []any, _ map[string]any) any { return strings.TrimPrefix(s, word0(args)) },
 	"removesuffix": func(s string, args []any, _ map[string]any) any { return strings.TrimSuffix(s, word0(args)) },
 	"replace": func(s string, args []any, kw map[string]any) any {
-		if len(args) < 2 {
-			panic(failure("replace() takes two or three arguments"))
-		}
-		return strings.Replace(s, str(args[0]), str(args[1]), toInt(argument(args, kw, 2, "count", -1), -1))
+		return strings.Replace(s, str(args[0]), str(args[1]), whole(argument(args, kw, 2, "", -1)))
 	},
 	"join": func(s string, args []any, _ map[string]any) any {
 		return joinStrings(s, argument(args, nil, 0, "", []any{}))
@@ -145,11 +145,11 @@ var stringMethods = map[string]stringMethod{
 		}
 		return runeIndex(s, i)
 	},
-	"count":   func(s string, args []any, _ map[string]any) any { return strings.Count(s, word0(args)) },
-	"isdigit": every(unicode.IsDigit), "isnumeric": every(unicode.IsNumber), "isalpha": every(unicode.IsLetter),
-	"isspace": every(space), "isalnum": every(func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }),
-	"islower": func(s string, _ []any, _ map[string]any) any { return cased(s, unicode.IsUpper, unicode.IsLower) },
-	"isupper": func(s string, _ []any, _ map[string]any) any { return cased(s, unicode.IsLower, unicode.IsUpper) },
+	"count":     func(s string, args []any, _ map[string]any) any { return strings.Count(s, word0(args)) },
+	"isdecimal": every(unicode.IsDigit), "isdigit": every(isDigit), "isnumeric": every(isNumeric), "isalpha": every(unicode.IsLetter),
+	"isspace": every(space), "isalnum": every(func(r rune) bool { return unicode.IsLetter(r) || isNumeric(r) }),
+	"islower": func(s string, _ []any, _ map[string]any) any { return cased(s, isLower, isUpper) },
+	"isupper": func(s string, _ []any, _ map[string]any) any { return cased(s, isUpper, isLower) },
 	"format":  braces,
 }
 
@@ -220,7 +220,7 @@ func list(parts []string) any {
 }
 
 func split(s string, args []any, kw map[string]any) any {
-	sep, n := argument(args, kw, 0, "sep", nil), toInt(argument(args, kw, 1, "maxsplit", -1), -1)
+	sep, n := argument(args, kw, 0, "sep", nil), whole(argument(args, kw, 1, "maxsplit", -1))
 	if sep != nil && str(sep) == "" {
 		panic(failure("empty separator"))
 	}
@@ -243,7 +243,7 @@ func split(s string, args []any, kw map[string]any) any {
 }
 
 func rsplit(s string, args []any, kw map[string]any) any {
-	sep, n := argument(args, kw, 0, "sep", nil), toInt(argument(args, kw, 1, "maxsplit", -1), -1)
+	sep, n := argument(args, kw, 0, "sep", nil), whole(argument(args, kw, 1, "maxsplit", -1))
 	if n < 0 {
 		return split(s, args, kw)
 	}

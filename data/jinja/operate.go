@@ -10,12 +10,18 @@ func call(f *frame, fn any, a arguments) any {
 	if u, ok := fn.(undefined); ok {
 		panic(failure("%s is undefined", u.what))
 	}
+	if _, ok := fn.(dictFunc); ok {
+		args, kw := a.eval(f)
+		return dictOf(args, a.names, kw)
+	}
 	run, ok := fn.(Func)
 	if !ok {
 		panic(failure("a %s cannot be called", typeName(fn)))
 	}
+	caller, ok := f.vars[callerSlot]
+	delete(f.vars, callerSlot) // it is not for what is called in the arguments
 	args, kw := a.eval(f)
-	if caller, ok := f.vars[callerSlot]; ok {
+	if ok {
 		if kw == nil {
 			kw = map[string]any{}
 		}
@@ -219,17 +225,18 @@ func repeat(v any, n int) any {
 func integers(op string, a, b int) any {
 	switch op {
 	case "+":
-		return a + b
+		return exact(a+b, (a+b > a) == (b > 0) || b == 0)
 	case "-":
-		return a - b
+		return exact(a-b, (a-b < a) == (b > 0) || b == 0)
 	case "*":
-		return a * b
+		return product(a, b)
 	case "**":
 		return power(a, b)
 	}
 	if b == 0 {
 		panic(failure("division by zero"))
 	}
+	exact(0, a != math.MinInt || b != -1)
 	quotient, remainder := a/b, a%b
 	if remainder != 0 && (remainder < 0) != (b < 0) {
 		quotient, remainder = quotient-1, remainder+b
@@ -240,16 +247,37 @@ func integers(op string, a, b int) any {
 	return quotient
 }
 
+// exact gives n unless a calculation left 64 bits: Python's integers have no end.
+func exact(n int, ok bool) int {
+	if !ok {
+		panic(failure("an integer beyond 64 bits"))
+	}
+	return n
+}
+
+func product(a, b int) int {
+	n := a * b
+	return exact(n, a == 0 || n/a == b && (a != -1 || b != math.MinInt))
+}
+
+// negative is −v.
+func negative(v any) any {
+	if x, ok := v.(float64); ok {
+		return -x // 0 − x has another sign where x is 0
+	}
+	return arithmetic("-", 0, v)
+}
+
 func power(a, b int) any {
 	if b < 0 {
 		return math.Pow(float64(a), float64(b))
 	}
-	if b > 64 {
-		panic(failure("exponent %d is too large", b))
+	if a >= -1 && a <= 1 && b > 2 {
+		b = 2 - b%2
 	}
 	out := 1
 	for range b {
-		out *= a
+		out = product(out, a)
 	}
 	return out
 }

@@ -116,18 +116,16 @@ func stringRepr(s string) string {
 	return string(append(b, quote))
 }
 
-// dump appends v as json.dumps writes it. indent < 0: on one line, else that many spaces per level.
-func dump(b *strings.Builder, v any, indent, level int, ascii, sorted bool) {
+// dump appends v, which lies level deep.
+func (st *jsonStyle) dump(b *strings.Builder, v any, level int) {
 	line := func(level int) {
-		if indent >= 0 {
-			b.WriteString("\n" + strings.Repeat(" ", indent*level))
+		if st.lines {
+			b.WriteString("\n" + strings.Repeat(st.indent, level))
 		}
 	}
 	comma := func(i int) {
-		if i > 0 && indent >= 0 {
-			b.WriteString(",")
-		} else if i > 0 {
-			b.WriteString(", ")
+		if i > 0 {
+			b.WriteString(st.item)
 		}
 		line(level + 1)
 	}
@@ -135,7 +133,7 @@ func dump(b *strings.Builder, v any, indent, level int, ascii, sorted bool) {
 		b.WriteString("[")
 		for i, x := range list {
 			comma(i)
-			dump(b, x, indent, level+1, ascii, sorted)
+			st.dump(b, x, level+1)
 		}
 		if len(list) > 0 {
 			line(level)
@@ -148,13 +146,15 @@ func dump(b *strings.Builder, v any, indent, level int, ascii, sorted bool) {
 		b.WriteString("null")
 	case bool:
 		b.WriteString(strconv.FormatBool(v))
-	case int, float64:
-		b.WriteString(repr(v))
+	case int:
+		b.WriteString(strconv.Itoa(v))
+	case float64:
+		b.WriteString(strings.NewReplacer("inf", "Infinity", "nan", "NaN").Replace(repr(v)))
 	case string:
-		dumpString(b, v, ascii)
+		dumpString(b, v, st.ascii)
 	case *Dict:
 		keys := v.keys
-		if sorted {
+		if st.sorted {
 			keys = slices.SortedStableFunc(slices.Values(keys), compare)
 		}
 		b.WriteString("{")
@@ -167,9 +167,9 @@ func dump(b *strings.Builder, v any, indent, level int, ascii, sorted bool) {
 					name = repr(k)
 				}
 			}
-			dumpString(b, name, ascii)
-			b.WriteString(": ")
-			dump(b, v.vals[k], indent, level+1, ascii, sorted)
+			dumpString(b, name, st.ascii)
+			b.WriteString(st.key)
+			st.dump(b, v.vals[k], level+1)
 		}
 		if len(keys) > 0 {
 			line(level)

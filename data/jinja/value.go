@@ -2,7 +2,10 @@ package jinja
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +75,10 @@ func fromJSON(dec *json.Decoder) (any, error) {
 	}
 	switch t := tok.(type) {
 	case json.Number:
-		if n, err := strconv.Atoi(t.String()); err == nil {
+		n, err := strconv.Atoi(t.String())
+		if errors.Is(err, strconv.ErrRange) {
+			return nil, fmt.Errorf("the integer %s is beyond 64 bits", t)
+		} else if err == nil {
 			return n, nil
 		}
 		return t.Float64()
@@ -227,7 +233,7 @@ func compare(a, b any) int {
 	if fa, na, ia, ok := number(a); ok {
 		if fb, nb, ib, ok := number(b); ok {
 			if ia && ib {
-				return min(max(na-nb, -1), 1)
+				return cmp.Compare(na, nb)
 			}
 			return map[bool]int{true: -1, false: map[bool]int{true: 1}[fa > fb]}[fa < fb]
 		}
