@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -131,6 +132,7 @@ func (m *bpe) whole(w string, byteLevel bool, sc *scratch) (int32, bool) {
 }
 
 func (m *bpe) byteSymbols(ids []int32, w string) []int32 {
+	ids = slices.Grow(ids, len(w))
 	u := unknowns{m: m}
 	for i := 0; i < len(w); i++ {
 		if id := m.bytes[w[i]]; id >= 0 {

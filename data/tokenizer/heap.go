@@ -1,66 +1,70 @@
 package tokenizer
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
-// link is a symbol of a long word in a doubly linked list; id −1 marks one that was merged away.
-type link struct{ id, prev, next int32 }
+// link is where the neighbours of a symbol of a long word are, in a doubly linked list.
+type link struct{ prev, next int32 }
 
-// candidate is a merge that was possible when it was queued: key is rank<<32 | position, so the least is the next.
-type candidate struct {
-	key    uint64
-	result int32
-}
+// candidate is a merge that was possible when it was queued: rank<<32 | position, so the least is the next.
+type candidate uint64
 
-// mergeLong merges sc.ids with a heap of candidates, O(n log n), and appends the result to dst.
+// mergeLong merges sc.ids with a heap of candidates, O(n log n), and appends the result to dst. An id of −1 marks a symbol
+// that was merged away. A word may be a whole file: 20 bytes per symbol are all that is kept.
 func (m *bpe) mergeLong(dst []int32, sc *scratch) []int32 {
-	sc.links, sc.heap = sc.links[:0], sc.heap[:0]
-	n := int32(len(sc.ids))
-	for i, id := range sc.ids {
-		sc.links = append(sc.links, link{id, int32(i) - 1, int32(i) + 1})
+	ids, n, left := sc.ids, int32(len(sc.ids)), len(sc.ids)
+	sc.links, sc.heap = slices.Grow(sc.links[:0], len(ids)), slices.Grow(sc.heap[:0], len(ids))
+	for i := range n {
+		sc.links = append(sc.links, link{i - 1, i + 1})
 	}
 	l := sc.links
 	l[n-1].next = -1
 	for i := range n - 1 {
-		if p := m.rank.get(l[i].id, l[i+1].id); p != noPair {
+		if p := m.rank.get(ids[i], ids[i+1]); p != noPair {
 			sc.heap = append(sc.heap, newCandidate(p, i))
 		}
 	}
 	sc.heap.init()
 	for len(sc.heap) > 0 {
 		c := sc.heap.pop()
-		at := int32(c.key & math.MaxUint32)
-		if l[at].id < 0 || l[at].next < 0 {
+		at := int32(c & math.MaxUint32)
+		if ids[at] < 0 || l[at].next < 0 {
 			continue
 		}
 		right := l[at].next
-		if p := m.rank.get(l[at].id, l[right].id); p == noPair || int32(p&math.MaxUint32) != c.result {
+		p := m.rank.get(ids[at], ids[right])
+		if p == noPair || newCandidate(p, at) != c {
 			continue // queued for a pair that is no longer there
 		}
-		l[at].id, l[at].next = c.result, l[right].next
-		l[right].id = -1
+		ids[at], l[at].next = int32(p&math.MaxUint32), l[right].next
+		ids[right] = -1
+		left--
 		if next := l[at].next; next >= 0 {
 			l[next].prev = at
-			sc.heap.offer(m, l, at, next)
+			sc.heap.offer(m, ids, at, next)
 		}
 		if prev := l[at].prev; prev >= 0 {
-			sc.heap.offer(m, l, prev, at)
+			sc.heap.offer(m, ids, prev, at)
 		}
 	}
+	dst = slices.Grow(dst, left)
 	for i := int32(0); i >= 0; i = l[i].next {
-		dst = append(dst, l[i].id)
+		dst = append(dst, ids[i])
 	}
 	return dst
 }
 
 func newCandidate(p uint64, at int32) candidate {
-	return candidate{p&^math.MaxUint32 | uint64(at), int32(p & math.MaxUint32)}
+	return candidate(p&^math.MaxUint32 | uint64(at))
 }
 
 // mergeHeap is a binary min-heap.
 type mergeHeap []candidate
 
-func (h *mergeHeap) offer(m *bpe, l []link, left, right int32) {
-	if p := m.rank.get(l[left].id, l[right].id); p != noPair {
+func (h *mergeHeap) offer(m *bpe, ids []int32, left, right int32) {
+	if p := m.rank.get(ids[left], ids[right]); p != noPair {
 		h.push(newCandidate(p, left))
 	}
 }
@@ -74,7 +78,7 @@ func (h mergeHeap) init() {
 func (h *mergeHeap) push(c candidate) {
 	*h = append(*h, c)
 	s, i := *h, len(*h)-1
-	for i > 0 && c.key < s[(i-1)/2].key {
+	for i > 0 && c < s[(i-1)/2] {
 		s[i] = s[(i-1)/2]
 		i = (i - 1) / 2
 	}
@@ -99,10 +103,10 @@ func (h mergeHeap) down(i int) {
 		if child >= len(h) {
 			break
 		}
-		if child+1 < len(h) && h[child+1].key < h[child].key {
+		if child+1 < len(h) && h[child+1] < h[child] {
 			child++
 		}
-		if c.key <= h[child].key {
+		if c <= h[child] {
 			break
 		}
 		h[i] = h[child]

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -39,10 +40,24 @@ func TestTheHeapAndTheShortLoopMergeAsTheDefinitionSays(t *testing.T) {
 			if got := m.mergeLong(nil, sc); !slices.Equal(got, want) {
 				t.Fatalf("%s: heap: %q: got %v, want %v", family, word, got, want)
 			}
+			sc.ids = m.symbols(sc.ids[:0], string(word))
 			if got := m.mergeShort(sc); !slices.Equal(got, want) {
 				t.Fatalf("%s: loop: %q: got %v, want %v", family, word, got, want)
 			}
 		}
+	}
+}
+
+// Ids, links, candidates and the result take 24 bytes per byte; the rest is rounding, and the pieces of Encode's first guess.
+func TestAWordAsLongAsAFileTakesLittleMoreThanItsSymbols(t *testing.T) {
+	tok := load(t, "gpt2")
+	word := strings.Repeat("theandthisof", 1<<18)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	ids := tok.Encode(word, false)
+	runtime.ReadMemStats(&after)
+	if perByte := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(word)); !(perByte <= 32) || len(ids) == 0 {
+		t.Errorf("%.1f bytes per byte of the word", perByte)
 	}
 }
 
