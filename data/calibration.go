@@ -12,9 +12,6 @@ import (
 // themselves, in order, cut at seq. Of text (plain, or rows of text), samples are windows of seq tokens at places drawn by
 // PCG(seed, 0) from the ids of the whole file. A file that holds less than that is an error.
 func Calibration(path string, tok Tokenizer, vocab, n, seq int, seed uint64) ([][]int32, error) {
-	if err := regular(path); err != nil {
-		return nil, err
-	}
 	ready, err := pretokenised(path)
 	if err != nil {
 		return nil, err
@@ -48,6 +45,9 @@ func Calibration(path string, tok Tokenizer, vocab, n, seq int, seed uint64) ([]
 func pretokenised(path string) (ready bool, err error) {
 	if kind, _ := form(path); kind == "text" {
 		return false, nil
+	}
+	if err := regular(path); err != nil { // rows are looked at before they are read, text is not
+		return false, err
 	}
 	enough := errors.New("the first row is read")
 	err = eachRow(path, func(_ place, raw []byte) error {

@@ -127,7 +127,9 @@ func (c *chat) render(messages []any, tools any, prompt bool) (string, []jinja.S
 		}),
 	}
 	for name, token := range c.tok.SpecialTokens() {
-		vars[name] = token
+		if _, ours := vars[name]; !ours {
+			vars[name] = token
+		}
 	}
 	text, spans, err := c.template.Render(vars)
 	var raised jinja.Raised

@@ -65,11 +65,12 @@ func TestAChatTemplateSeesTheNamedSpecialTokensOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, err := tokenizer.Parse(raw, []byte(`{"bos_token_id":1,"sep_token":"</s>","chat_template":"{{ bos_token is defined }} {{ bos_token }}{{ sep_token }}"}`))
+	tok, err := tokenizer.Parse(raw, []byte(`{"bos_token_id":1,"sep_token":"</s>","extra_special_tokens":{"messages":"<s>"},
+		"chat_template":"{{ bos_token is defined }} {{ bos_token }}{{ sep_token }}{{ messages[0].role }}"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := RenderChat(tok, []Message{{"user", "x"}}, false); err != nil || got != "False </s>" {
+	if got, err := RenderChat(tok, []Message{{"user", "x"}}, false); err != nil || got != "False </s>user" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
