@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // oom counts the kernel's out-of-memory kills; −1 = unknown.
@@ -133,7 +135,7 @@ func (w *watch) reason(s suspect, before oom) string {
 
 // killed explains a SIGKILL that the launcher did not send.
 func killed(before, after oom, rss int64) string {
-	use := fmt.Sprintf("its peak memory was %.1f GiB", float64(rss)/(1<<30))
+	use := "its peak memory was " + humanize.Bytes(uint64(max(rss, 0)))
 	switch {
 	case before.cgroup >= 0 && after.cgroup > before.cgroup:
 		return "the kernel's OOM killer ended a process of this cgroup meanwhile: out of memory; " + use

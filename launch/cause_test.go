@@ -83,7 +83,7 @@ func TestASIGKILLIsExplainedByWhatTheKernelCounted(t *testing.T) {
 		{oom{1, 5}, oom{1, 5}, "counted no OOM kill"},
 		{oom{-1, -1}, oom{-1, -1}, "counted no OOM kill"},
 	} {
-		if got := killed(c.before, c.after, 3<<29); !strings.Contains(got, c.want) || !strings.Contains(got, "1.5 GiB") {
+		if got := killed(c.before, c.after, 3<<29); !strings.Contains(got, c.want) || !strings.Contains(got, "1.6 GB") {
 			t.Errorf("%v → %v: %q", c.before, c.after, got)
 		}
 	}
