@@ -381,6 +381,17 @@ func TestAnElasticWorldStartsWithFewerAfterTheLastCall(t *testing.T) {
 	}
 }
 
+func TestAnElasticWorldOfOneSumsWhatItHas(t *testing.T) {
+	t.Parallel()
+	cs := configs(t, 2)[:1]
+	cs[0].WorldMin = 1
+	gs, in := mustJoin(t, cs), vectors(6, 1, 1000)
+	checkSum(t, in, reduceAll(t, gs, in))
+	if err := errors.Join(gs[0].Broadcast(Floats(in[0]), 0), gs[0].Barrier(context.Background())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestALateMemberIsTurnedAwayAndDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	cs := configs(t, 3)
