@@ -201,6 +201,9 @@ func (t *trainer) tell(ctx context.Context, v any) error {
 // read is rank 0's: it finds the checkpoint, checks that this run may follow it, and reads the adapters. A run that is refused
 // has changed nothing in OUT.
 func (t *trainer) read() (State, error) {
+	if err := t.hold(); err != nil {
+		return State{}, err
+	}
 	dir, s, err := t.find()
 	if err != nil {
 		return s, err
@@ -263,17 +266,32 @@ func (t *trainer) checkOut(resume string) error {
 	return usageError{fmt.Errorf("%s holds checkpoints of another run, and --resume %s would mix them with this one's: choose another --out, or remove them", t.Out, t.Resume)}
 }
 
-// enter makes OUT this run's: nobody else writes there, and nothing is left of later steps than the one it goes on from.
-func (t *trainer) enter(step int) (err error) {
-	if err := os.MkdirAll(t.Out, 0o755); err != nil {
-		return fmt.Errorf("--out: %w", explain(err))
+// hold waits for a run that is on its way out of OUT before the checkpoints there are looked at: it may be saving its last one.
+func (t *trainer) hold() error {
+	if _, err := os.Stat(filepath.Join(t.Out, metricsFile)); err != nil { // no run has been here
+		return nil
 	}
+	return t.lock()
+}
+
+func (t *trainer) lock() (err error) {
 	patience := 2 * time.Second // a run that was killed a moment ago may still be on its way out
 	if t.Restarted {
 		patience = lockLease
 	}
-	if t.metrics, err = openMetrics(filepath.Join(t.Out, metricsFile), patience); err != nil {
-		return err
+	t.metrics, err = openMetrics(filepath.Join(t.Out, metricsFile), patience)
+	return err
+}
+
+// enter makes OUT this run's: nobody else writes there, and nothing is left of later steps than the one it goes on from.
+func (t *trainer) enter(step int) error {
+	if err := os.MkdirAll(t.Out, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", explain(err))
+	}
+	if t.metrics == nil {
+		if err := t.lock(); err != nil {
+			return err
+		}
 	}
 	if err := removeLeftovers(t.Out); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/splora/splora/dist"
 )
@@ -45,6 +46,31 @@ func TestASecondRunInTheSameFolderIsKeptOutWhileTheFirstIsThere(t *testing.T) {
 	}
 	other.Close()
 	mustRun(t, j)
+}
+
+func TestACheckpointThatTheRunBeforeSavesOnItsWayOutIsTheOneToGoOnFrom(t *testing.T) {
+	j := newJob(t, 1)
+	j.SaveEvery = 2
+	mustRun(t, j)
+	saving := filepath.Join(j.Out, ".aside-checkpoint-8")
+	if err := os.Rename(filepath.Join(j.Out, "checkpoint-8"), saving); err != nil {
+		t.Fatal(err)
+	}
+	other, err := openMetrics(filepath.Join(j.Out, metricsFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := make(chan error, 1)
+	time.AfterFunc(300*time.Millisecond, func() {
+		saved <- errors.Join(os.Rename(saving, filepath.Join(j.Out, "checkpoint-8")), other.Close())
+	})
+	mustRun(t, j)
+	if err := <-saved; err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(j.Out, "abandoned-*")); left != nil {
+		t.Errorf("the run began before what the other one had saved: %v", left)
+	}
 }
 
 func TestARunThatIsRefusedLeavesNothing(t *testing.T) {
