@@ -153,6 +153,9 @@ With --device cuda it plans a GPU's memory, and needs none.`,
 	train.Flags(c.Flags(), &cfg)
 	completeTrain(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if cfg.Model == "" && file == "" {
+			return usagef("plan: --model is missing: a model folder, or a config.json")
+		}
 		for _, name := range []string{"data", "out"} { // plan needs neither
 			if err := c.Flags().Set(name, "-"); err != nil {
 				return err
@@ -196,7 +199,7 @@ func footprint(cfg train.Config, pattern string) (f train.Footprint, err error) 
 		cfg.Seq = min(2048, arch.MaxPositions)
 	}
 	if cfg.Seq > arch.MaxPositions {
-		return f, usagef("plan: --seq %d: %s has max_position_embeddings %d", cfg.Seq, cfg.Model, arch.MaxPositions)
+		return f, tooManyPositions("plan", cfg, arch.MaxPositions)
 	}
 	_, gpu, err := parseDevice(cfg.Device)
 	if err != nil {

@@ -217,9 +217,13 @@ func (r *rank) fitSeq(f *family.Folder) error {
 		r.Seq = min(2048, f.Config.MaxPositions)
 	}
 	if r.Seq > f.Config.MaxPositions {
-		return usagef("train: --seq %d: %s has max_position_embeddings %d", r.Seq, r.Model, f.Config.MaxPositions)
+		return tooManyPositions("train", r.Config, f.Config.MaxPositions)
 	}
 	return nil
+}
+
+func tooManyPositions(command string, c train.Config, most int) error {
+	return usagef("%s: --seq %d: %s takes rows of at most %d tokens (max_position_embeddings): give --seq %d or less", command, c.Seq, c.Model, most, most)
 }
 
 // openRows tokenises and packs the data once per host, or finds that done.

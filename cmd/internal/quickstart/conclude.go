@@ -35,7 +35,7 @@ func (s *story) conclude() error {
 	if err := errors.Join(broken, s.record()); err != nil {
 		return err
 	}
-	fmt.Fprintf(s.Stdout, "\nThe merged model is an ordinary Hugging Face folder: %s\nTry: splora generate --model %s --prompt 'func (t *Tree) '\n", s.Merged, s.Merged)
+	fmt.Fprintf(s.Stdout, "\nThe merged model is an ordinary Hugging Face folder: %s\nTry: splora generate --model %s --prompt 'func (r *Reader) Read('\n", s.Merged, s.Merged)
 	return nil
 }
 
