@@ -124,8 +124,9 @@ func TestALauncherThatComesTooLateAsksAgainUnderTheGenerationThatStands(t *testi
 func TestWithoutRestartsALauncherAsksOnce(t *testing.T) {
 	c, _ := job(t, "late", 1)
 	r, err := Run(t.Context(), c)
-	if len(r.Attempts) != 1 || r.ExitCode != ExitFailed || !strings.Contains(err.Error(), "generation 7 already stands") {
-		t.Fatalf("%d attempts, exit code %d, error %v", len(r.Attempts), r.ExitCode, err)
+	if len(r.Attempts) != 1 || r.ExitCode != ExitFailed || !strings.Contains(err.Error(), "generation 7 already stands") ||
+		!strings.Contains(r.Reason, "give --max-restarts to wait for a place") {
+		t.Fatalf("%d attempts, exit code %d, reason %q, error %v", len(r.Attempts), r.ExitCode, r.Reason, err)
 	}
 }
 
