@@ -18,7 +18,7 @@ func newSummary() *cobra.Command {
 		Long: `summary reads raw results (cpu --out) and prints one table in Markdown: a row for each setting, with the seconds of a step and the
 peak of the resident set in MB, and ratios to PyTorch's methods of the same rounds: x is a speed, and behind it, in brackets, the
 same in processor time over all threads, which a busy machine disturbs less. Medians over the rounds.`,
-		Example: "  splora-bench summary cmd/splora-bench/results/cpu.jsonl",
+		Example: "  splora-bench summary cmd/splora-bench/results/cpu-zen5-*.jsonl",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, files []string) error {
 			var all []*group

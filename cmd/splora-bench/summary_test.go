@@ -80,3 +80,16 @@ func TestTheBreakdownSumsKindsAndNamesTheRest(t *testing.T) {
 		t.Errorf("the whole is not told:\n%s", text)
 	}
 }
+
+func TestTheSummarysExampleIsOfFilesThatAreThere(t *testing.T) {
+	t.Chdir("../..")
+	words := strings.Fields(newSummary().Example)
+	files, err := filepath.Glob(words[len(words)-1])
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q: %v, %v", words, files, err)
+	}
+	var out, errs bytes.Buffer
+	if code := run(context.Background(), append([]string{"summary"}, files...), &out, &errs); code != 0 || !strings.Contains(out.String(), "| 512 · 512 |") {
+		t.Errorf("exit %d: %s\n%s", code, &errs, &out)
+	}
+}
