@@ -132,6 +132,43 @@ func TestAWrongTensorIsNamedWithItsFile(t *testing.T) {
 	}
 }
 
+func TestATiedModelWhoseStoredHeadIsAnotherIsRefused(t *testing.T) {
+	f := made(t, InitConfig{DType: "bfloat16"})
+	embed, err := f.Raw(embedName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tied := func(change func(*safetensors.Tensor) *safetensors.Tensor) string {
+		dir := edit(t, f, "model", on(headName, func(x *safetensors.Tensor) *safetensors.Tensor {
+			copy(x.Data, embed.Data)
+			return change(x)
+		}))
+		patchConfig(t, dir, `"tie_word_embeddings":true,`)
+		return dir
+	}
+	if err := load(tied(put(0))); err != nil {
+		t.Errorf("a stored head that is the embedding: %v", err)
+	}
+	refused(t, tied(put(2*(20*44-1), 0x80, 0x3f)), "model.safetensors", `"lm_head.weight" differs from "model.embed_tokens.weight"`, "tie_word_embeddings", "false")
+	refused(t, tied(reshape("BF16", 44, 20)), `"lm_head.weight" differs`)
+	refused(t, tied(reshape("I16", 20, 44)), `"lm_head.weight"`)
+	wide := tied(func(x *safetensors.Tensor) *safetensors.Tensor {
+		return &safetensors.Tensor{Spec: safetensors.Spec{Name: headName, DType: "F32", Shape: x.Shape}, Data: widen(x.Data)}
+	})
+	if err := load(wide); err != nil {
+		t.Errorf("a stored head that is the embedding in float32: %v", err)
+	}
+}
+
+// widen is bfloat16 as float32.
+func widen(half []byte) []byte {
+	b := make([]byte, 0, 2*len(half))
+	for i := 0; i < len(half); i += 2 {
+		b = append(b, 0, 0, half[i], half[i+1])
+	}
+	return b
+}
+
 // patchConfig puts fields into a config.json.
 func patchConfig(t *testing.T, dir, fields string) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package family
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"runtime"
@@ -90,8 +91,47 @@ func (f *Folder) loadOthers(r *decoder.Resident) error {
 	}
 	if f.Config.Tied {
 		r.HeadTable = r.EmbedTable
+		return f.tied(r.EmbedTable)
 	}
 	return nil
+}
+
+// tied refuses a stored head of other numbers than the embedding that is to be the head: transformers 5 then takes the stored one,
+// transformers 4 does not.
+func (f *Folder) tied(embed tensor.Tensor) error {
+	t, ok := f.weights.Tensor(headName)
+	if !ok {
+		return nil
+	}
+	head, err := t.Matrix()
+	if err == nil && !equal(head, embed) {
+		err = fmt.Errorf("%s: tensor %q differs from %q, but config.json has tie_word_embeddings; set that to false, or take the tensor out", t.Path, t.Name, embedName)
+	}
+	if err != nil {
+		return fmt.Errorf("family: %w", err)
+	}
+	safetensors.Forget(t.Data)
+	f.used(embed.Mem.Host)
+	return nil
+}
+
+// equal reports whether a and b have the same shape and the same numbers, in whatever types.
+func equal(a, b tensor.Tensor) bool {
+	if a.Rows != b.Rows || a.Cols != b.Cols || a.DType == tensor.I32 || a.DType == tensor.U8 {
+		return false
+	}
+	if a.DType == b.DType && bytes.Equal(a.Mem.Host, b.Mem.Host) {
+		return true
+	}
+	x, y := make([]float32, a.Cols), make([]float32, a.Cols)
+	for i := range a.Rows {
+		tensor.Widen(x, a.Slice(i, i+1))
+		tensor.Widen(y, b.Slice(i, i+1))
+		if !slices.Equal(x, y) {
+			return false
+		}
+	}
+	return true
 }
 
 // place is where a parameter of others belongs.
