@@ -110,15 +110,18 @@ func (n *norm) value() ([]float32, error) {
 	return out, nil
 }
 
+// measure sums s_ij² in float64, which holds the square of any product of two float32.
 func measure(l Linear, norm []float32, mask []uint64) Layer {
 	r := Layer{Name: l.Name, Weights: l.W.Len()}
 	words, v := (l.W.Cols+63)/64, l.W.Float32()
-	s := make([]float32, l.W.Cols)
 	all, kept := 0.0, 0.0
 	for i := range l.W.Rows {
-		score(s, v[i*l.W.Cols:(i+1)*l.W.Cols], norm)
-		for j, x := range s {
-			e := float64(x) * float64(x)
+		for j, w := range v[i*l.W.Cols : (i+1)*l.W.Cols] {
+			s := float64(w)
+			if norm != nil {
+				s *= float64(norm[j])
+			}
+			e := s * s
 			all += e
 			if mask[i*words+j/64]>>(j%64)&1 == 1 {
 				r.Kept++

@@ -120,3 +120,11 @@ func TestABlockThatFailsEndsThePruning(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestScoresBeyondFloat32AreMeasured(t *testing.T) {
+	w, norm := matrix([][]float32{{3e38, -3e38, 1e38, 0}}), []float32{1e3, 1e3, 1e3, 1e3}
+	r := measure(Linear{"w", w}, norm, []uint64{0b0011})
+	if want := 18.0 / 19; !(math.Abs(r.Energy-want) <= 1e-6) || r.Kept != 2 {
+		t.Errorf("%+v, want the share %.4f of the scores kept", r, want)
+	}
+}
