@@ -77,7 +77,9 @@ func newExport() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export",
 		Short: "Write a model folder in the packed form, or back, bit for bit",
-		Args:  noArgs,
+		Long: `export writes a model folder in the packed form, or back. Kept weights, zeros among them, and all other tensors stay bit for bit.
+The packed form stores nothing of pruned weights, so that a -0 among them, as w * 0 leaves it, comes back as 0.`,
+		Args: noArgs,
 	}
 	c.Flags().StringVar(&model, "model", "", "model folder")
 	c.Flags().StringVar(&format, "format", "packed", "packed or hf")

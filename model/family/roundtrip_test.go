@@ -237,6 +237,33 @@ func TestAFolderWithoutMasksHasTheNonZeroWeights(t *testing.T) {
 	}
 }
 
+func TestAPrunedMinusZeroComesBackFromThePackedFormAsZero(t *testing.T) {
+	f := made(t, InitConfig{Pattern: "2:4", DType: "bfloat16"})
+	dir := edit(t, f, "model", on(q0+".weight", func(x *safetensors.Tensor) *safetensors.Tensor {
+		for i := 0; i < len(x.Data); i += 2 {
+			if x.Data[i]|x.Data[i+1] == 0 {
+				x.Data[i+1] = 0x80 // −0, as w·0 leaves it where w < 0
+			}
+		}
+		return x
+	}))
+	os.Remove(filepath.Join(dir, safetensors.MaskFile))
+	packed, back := filepath.Join(t.TempDir(), "packed"), filepath.Join(t.TempDir(), "back")
+	if err := WritePacked(t.Context(), opened(t, dir), packed); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteHF(t.Context(), opened(t, packed), back); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range LinearNames(f.Config) {
+		want, _ := f.Linear(name)
+		got, err := opened(t, back).Linear(name)
+		if err != nil || !bytes.Equal(got.Weight.Mem.Host, want.Weight.Mem.Host) || !slices.Equal(got.Mask, want.Mask) || got.Pattern != want.Pattern {
+			t.Errorf("%s: another weight or mask, %v", name, err)
+		}
+	}
+}
+
 func TestDerivedMasksFindThePatternAndTheDenseLinears(t *testing.T) {
 	sparse := made(t, InitConfig{Pattern: "2:4", Seed: 1})
 	os.Remove(filepath.Join(sparse.Dir, safetensors.MaskFile))
