@@ -196,8 +196,8 @@ func (l *launcher) giveUp(a Attempt, failed, stale int) string {
 		return "not restarted: wrong usage or configuration"
 	case a.Late > 0 && l.MaxRestarts == 0:
 		return "the job's group stands without this launcher: give --max-restarts to wait for a place in it"
-	case failed > l.MaxRestarts || l.MaxRestarts == 0:
-		return fmt.Sprintf("attempt %d of %d", a.Number, l.MaxRestarts+1)
+	case failed > l.MaxRestarts:
+		return fmt.Sprintf("attempt %d of %d", failed, l.MaxRestarts+1)
 	case stale >= noProgress && a.Step >= 0:
 		return fmt.Sprintf("no progress: %d attempts did not get past step %d", stale, a.Step)
 	case stale >= noProgress:
