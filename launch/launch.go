@@ -232,6 +232,9 @@ func (l *launcher) conclude() (Report, error) {
 	r.End, r.First = time.Now(), last.First
 	var err error
 	switch {
+	case r.First != nil && l.idle != nil && last.Late > 0:
+		err = ErrStopped
+		r.ExitCode, r.Reason = ExitStopped, fmt.Sprintf("stopped on %s while it waited for a place: %v", signalText(l.idle), r.First)
 	case r.First != nil && l.idle != nil && r.step() > 0:
 		err = ErrStopped
 		r.ExitCode, r.Reason = ExitStopped, fmt.Sprintf("stopped on %s before a restart, checkpoint published; before that: %v", signalText(l.idle), r.First)

@@ -286,14 +286,14 @@ func TestOtherChildrenOfTheProcessAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestASignalBeforeARestartStopsAJobThatHasACheckpoint(t *testing.T) {
-	for step, want := range map[int]int{40: ExitStopped, -1: ExitFailed} {
+func TestASignalBeforeARestartStopsAJobThatHasACheckpointOrWaitsForAPlace(t *testing.T) {
+	for _, c := range []struct{ step, late, want int }{{40, 0, ExitStopped}, {-1, 0, ExitFailed}, {-1, 3, ExitStopped}} {
 		sigs := make(chan os.Signal, 1)
 		sigs <- syscall.SIGUSR1
-		l := &launcher{ctx: t.Context(), sigs: sigs, report: Report{Attempts: []Attempt{{Step: step}, {Step: -1, First: &Failure{Reason: "boom"}}}}}
+		l := &launcher{ctx: t.Context(), sigs: sigs, report: Report{Attempts: []Attempt{{Step: c.step}, {Step: -1, Late: c.late, First: &Failure{Reason: "boom"}}}}}
 		l.why = l.rest(time.Hour)
-		if r, err := l.conclude(); r.ExitCode != want || errors.Is(err, ErrStopped) != (want == ExitStopped) || !strings.Contains(r.Reason, "SIGUSR1") || !strings.Contains(r.Reason, "boom") {
-			t.Errorf("step %d: code %d, want %d; %q, %v", step, r.ExitCode, want, r.Reason, err)
+		if r, err := l.conclude(); r.ExitCode != c.want || errors.Is(err, ErrStopped) != (c.want == ExitStopped) || !strings.Contains(r.Reason, "SIGUSR1") || !strings.Contains(r.Reason, "boom") {
+			t.Errorf("%+v: code %d, %q, %v", c, r.ExitCode, r.Reason, err)
 		}
 	}
 }
