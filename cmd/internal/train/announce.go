@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/goccy/go-yaml"
 	"go.uber.org/zap"
 
@@ -38,7 +39,8 @@ func (t *trainer) announce() error {
 	fmt.Fprintf(w, "data: %s rows of at most %d tokens from %s; %s tokens, %s trained; %d truncated, %d split, %d dropped%s\n", humanize.Comma(int64(t.Rows.Len())),
 		t.Rows.Longest(), t.Data.String(), humanize.Comma(st.Tokens), humanize.Comma(st.Trained), st.Truncated, st.Split, st.Dropped, first)
 	fmt.Fprintf(w, "first row, the trained tokens marked:\n%s%s\n", row.String(), memory)
-	fmt.Fprintf(w, "run: %d steps of %d rows on %d ranks (generation %d, %s), %s trained values, %.2f epochs; backend %s\n", t.state.TotalSteps, b, t.Group.Size(), t.Group.Generation(),
+	fmt.Fprintf(w, "run: %s of %s on %s (generation %d, %s), %s trained values, %.2f epochs; backend %s\n",
+		english.Plural(t.state.TotalSteps, "step", ""), english.Plural(b, "row", ""), english.Plural(t.Group.Size(), "rank", ""), t.Group.Generation(),
 		time.Now().Format(time.DateTime), humanize.Comma(int64(t.ad.Len())), t.order.Epoch(t.state.TotalSteps, b), t.be.Name())
 	return nil
 }
