@@ -88,15 +88,16 @@ func (g *gossip) members(self string) []rendezvous.Member {
 	return ms
 }
 
-// join meets the seeds until ctx ends: often until one has answered and a member of this generation is known (a seed may
-// be of the last one, about to end), then now and then, because memberlist never tries again to reach a member that it once took
-// for dead.
+// join meets the seeds until ctx ends: often while no other member of this generation is known to live (a seed may be of the
+// last one, about to end, and so may be all that it knew), else now and then, because memberlist never tries again to reach a member
+// that it once took for dead.
 func (g *gossip) join(ctx context.Context) {
-	for wait := 100 * time.Millisecond; ; {
-		if g.joinOnce(ctx) && g.company() {
-			wait = 30 * time.Second
-		} else {
-			wait = min(2*wait, time.Second)
+	var met time.Time // when a seed last answered
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		if time.Since(met) > 30*time.Second || !g.company() {
+			if g.joinOnce(ctx) {
+				met = time.Now()
+			}
 		}
 		select {
 		case <-ctx.Done():

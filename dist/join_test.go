@@ -245,6 +245,30 @@ func TestJoinEndsWithANeighbourThatIsSilentAfterItsHandshake(t *testing.T) {
 	}
 }
 
+// The seed forms with a member that is there before it ends; its port is then that of the next generation's.
+func TestASeedThatEndsWhileOthersWaitIsCalledAgainSoon(t *testing.T) {
+	cs := configs(t, 3)
+	waited := make(chan error, 1)
+	go func() {
+		_, err := Join(context.Background(), cs[1])
+		waited <- err
+	}()
+	ctx, end := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer end()
+	Join(ctx, cs[0]) // they meet, and wait for the third
+	next := cs[0]
+	next.Generation++
+	ctx, end = context.WithCancel(context.Background())
+	defer end()
+	var wg sync.WaitGroup
+	wg.Go(func() { Join(ctx, next) })
+	if err, late := <-waited, new(Late); !errors.As(err, &late) || late.Generation != next.Generation {
+		t.Error(err) // it gave up after 20 s; a seed that has answered was called again after 30
+	}
+	end()
+	wg.Wait()
+}
+
 func TestASeedOfTheLastGenerationDoesNotDelayTheNext(t *testing.T) {
 	cs := configs(t, 2)
 	last, next, other := cs[0], cs[0], cs[1]
