@@ -47,7 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// playLauncher is splora-launch --nproc-per-node 2, its own events as JSON lines among the ranks' stderr.
+// playLauncher is splora-launch --nproc-per-node 2, its own events as JSON lines among the ranks' stderr. With a rank's place in its
+// environment it is that of one rank, the second of two nodes.
 func playLauncher(args []string) int {
 	stderr := zapcore.Lock(os.Stderr)
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), stderr, zap.InfoLevel))
@@ -62,8 +63,13 @@ func playLauncher(args []string) int {
 			panic(err)
 		}
 	}
-	r, _ := launch.Run(context.Background(), launch.Config{Program: self, Args: args, NProc: 2, Alone: true, PrefixLogs: true,
-		MaxRestarts: restarts, Pause: 10 * time.Millisecond, OnlyRank0Stdout: true, Stdout: os.Stdout, Stderr: stderr, Logger: log, NoAffinity: true, GPUs: gpus})
+	c := launch.Config{Program: self, Args: args, NProc: 2, Alone: true, PrefixLogs: true,
+		MaxRestarts: restarts, Pause: 10 * time.Millisecond, OnlyRank0Stdout: true, Stdout: os.Stdout, Stderr: stderr, Logger: log, NoAffinity: true, GPUs: gpus}
+	if place, launched, _ := launch.FromEnv(os.Getenv); launched {
+		c.NProc, c.MinNodes, c.MaxNodes, c.NodeRank, c.GossipPort = 1, 2, 2, 1, -1
+		c.Job, c.Key, c.Bind, c.Join = place.Job, place.Key, place.Bind, place.Seeds
+	}
+	r, _ := launch.Run(context.Background(), c)
 	fmt.Fprintln(stderr, "launcher:", r.Reason)
 	return r.ExitCode
 }

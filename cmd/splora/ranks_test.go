@@ -129,6 +129,42 @@ func TestARankThatComesTooLateTellsItsLauncherAndHarmsNobody(t *testing.T) {
 	}
 }
 
+// A launcher more than the job has nodes leaves the run alone, however often it asks, and has a place when the run has lost a rank.
+func TestASpareLauncherTakesPartWhenTheGroupFormsAnew(t *testing.T) {
+	w, port := newWorld(t), freePort(t)
+	args := w.train("--max-steps", "1000000", "--save-every", "1000")
+	node := func(rank, generation int) launch.Contract {
+		c := place(t, rank, port)
+		c.Generation, c.NodeRank, c.LocalRank, c.LocalSize = generation, rank, 0, 1
+		return c
+	}
+	first, lost := start(t, "splora", node(0, 1).Environ(), args...), start(t, "splora", node(1, 1).Environ(), args...)
+	first.until("group stands")
+	spare := start(t, "launch", append(node(1, 1).Environ(), maxRestarts+"=1"), args...)
+	if !spare.until(`"attempt":4,`) { // it may restart once
+		t.Fatal(spare.wait().stderr)
+	}
+	select {
+	case <-first.done:
+		t.Fatalf("the run ended\n%s", first.wait().stderr)
+	default:
+	}
+	lost.cmd.Process.Kill()
+	w.clear(t, first.wait(), exitFailed, "lost")
+	next := start(t, "splora", node(0, 2).Environ(), args...)
+	for _, p := range []*process{next, spare} {
+		if !p.until("group stands") {
+			t.Fatal(p.wait().stderr)
+		}
+		p.cmd.Process.Signal(syscall.SIGTERM)
+	}
+	for _, p := range []*process{next, spare} {
+		if o := p.wait(); o.code != exitStopped || !strings.Contains(o.stderr, `"generation": 2`) {
+			t.Errorf("exit code %d\n%s", o.code, o.stderr)
+		}
+	}
+}
+
 func TestAWrongContractIsWrongUsage(t *testing.T) {
 	w := newWorld(t)
 	o := start(t, "splora", append(place(t, 0, 0).Environ(), "SPLORA_WORLD=three"), w.train()...).wait()
