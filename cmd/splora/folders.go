@@ -47,9 +47,7 @@ func newInit() *cobra.Command {
 		if o.Config, err = os.ReadFile(config); err != nil {
 			return fmt.Errorf("init: %w", err)
 		}
-		if _, err := family.ParseConfig(o.Config); err != nil {
-			return fmt.Errorf("init: %s: %w", config, err)
-		}
+		o.Path = config
 		if err := family.Init(c.Context(), out, o); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package family
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,8 +18,9 @@ import (
 
 // InitConfig describes a model of random weights.
 type InitConfig struct {
-	// Config is the text of a config.json.
+	// Config is the text of a config.json, and Path the name that errors in it have; default config.json.
 	Config []byte
+	Path   string
 	// Pattern is "2:4", "0.5", … for the blocks' linears; "" is dense. Which weights are kept is random, too; an unstructured
 	// pattern removes the same number from every row.
 	Pattern string
@@ -58,7 +60,7 @@ type random struct {
 
 func (r *random) config(c InitConfig) (err error) {
 	if r.arch, err = ParseConfig(c.Config); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", cmp.Or(c.Path, "config.json"), err)
 	}
 	r.dtype = r.arch.DType
 	if c.DType != "" {
