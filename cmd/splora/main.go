@@ -21,12 +21,12 @@ import (
 	"github.com/splora/splora/model/decoder"
 )
 
-// Exit codes.
+// Exit codes, a rank's and every other command's.
 const (
-	exitDone    = 0
-	exitFailed  = 1
-	exitUsage   = 2
-	exitStopped = 75 // on a signal, with a checkpoint published unless it came before the first step: run again to go on
+	exitDone    = launch.ExitDone
+	exitFailed  = launch.ExitFailed
+	exitUsage   = launch.ExitUsage
+	exitStopped = launch.ExitStopped
 )
 
 func main() {
